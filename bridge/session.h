@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * session: the connection to the guest, from HELLO until it is lost, and again.
+ *
+ * Sends requests and receives replies.  Any thread sends, one frame at a time; one
+ * thread receives, and makes the link again when it was lost.  While the link is
+ * up and nothing is asked, that thread sleeps and no timer runs.
+ *
+ * A frame that was sent in part, or a header that cannot be, leaves no way to find
+ * the next frame: the connection is given up.  What breaks a rule within a frame
+ * only fails the request that it answers.
+ */
+#ifndef HM_SESSION_H
+#define HM_SESSION_H
+
+#include "bridge/calls.h"
+#include "bridge/client.h"
+
+/* Bytes that have come; larger data goes where it belongs without passing here. */
+#define HM_INPUT_SIZE (16 * 1024)
+
+struct hm_input {
+	uint8_t buf[HM_INPUT_SIZE];
+	size_t start, end;	/* what is in use of it */
+	uint32_t left;		/* data of the current frame that has not come */
+};
+
+struct hm_session {
+	char *address;
+	int timeout_ms;
+	uint32_t flags;		/* HYPER_HELLO_* to the guest */
+	bool trace;
+
+	struct hm_calls calls;
+	sem_t send_lock;	/* to send, to change fd; a signal ends the wait for it */
+	int fd;			/* -1: not connected */
+	int wake;		/* eventfd, readable: whoever uses fd must leave it */
+	gint stop;		/* atomic: for good */
+	GThread *thread;
+
+	/* The receiver's own. */
+	struct hm_input input;
+	int64_t up_since;	/* g_get_monotonic_time() */
+	int backoff_ms;		/* before the next attempt */
+	int64_t patience;	/* with the next HELLO, microseconds */
+	int trouble;		/* -errno that the user has been told of */
+};
+
+/* Errors as hm_client_open(). */
+int hm_session_open(struct hm_session *session, const struct hm_client_config *config,
+		    uint32_t *ret_version);
+int hm_session_start(struct hm_session *session);
+/* The end of all calls; may be called in a signal handler. */
+void hm_session_stop(struct hm_session *session);
+void hm_session_close(struct hm_session *session);
+
+/*
+ * A request on its way, deadline included; then wait for it or give it up.
+ * After failure neither is due.
+ */
+int hm_session_send(struct hm_session *session, struct hm_call *call);
+int hm_session_wait(struct hm_session *session, struct hm_call *call);
+void hm_session_give_up(struct hm_session *session, struct hm_call *call);
+
+#endif

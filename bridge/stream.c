@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+/*
+ * stream: the bytes of a connection.  See stream.h.
+ *
+ * stream_receive() takes what is there and never waits; hm_stream_serve() is the loop
+ * around it.  Only these know that it is a thread of its own that calls them: a
+ * caller that waits could as well.
+ */
+#include "bridge/stream.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bridge/chardev.h"
+
+void hm_stream_trace(const struct hm_session *session, const struct hm_header *header,
+			  bool to_guest)
+{
+	g_autofree char *line = NULL;
+
+	if (!session->trace)
+		return;
+	line = hm_header_to_string(header, to_guest);
+	g_debug("%s", line);
+}
+
+void hm_stream_break(struct hm_session *session)
+{
+	uint64_t one = 1;
+
+	/* It cannot fail but for a counter that is full, and so readable. */
+	if (write(session->wake, &one, sizeof(one)) < 0)
+		return;
+}
+
+int hm_stream_poll(struct hm_session *session, int fd, short events, int64_t deadline)
+{
+	struct pollfd fds[] = {
+		{ .fd = session->wake, .events = POLLIN },
+		{ .fd = fd, .events = events },
+	};
+	struct timespec ts;
+	int64_t left;
+	int n;
+
+	left = deadline == INT64_MAX ? 0 : MAX(deadline - g_get_monotonic_time(), 0);
+	ts.tv_sec = left / G_TIME_SPAN_SECOND;
+	ts.tv_nsec = left % G_TIME_SPAN_SECOND * 1000;
+	n = ppoll(fds, G_N_ELEMENTS(fds), deadline == INT64_MAX ? NULL : &ts, NULL);
+	if (n < 0)
+		return -errno;
+	if (fds[0].revents)
+		return -ENOTCONN;
+	return n ? 0 : -ETIMEDOUT;
+}
+
+static void iov_advance(struct iovec *iov, size_t n_iov, size_t n)
+{
+	for (size_t i = 0; i < n_iov; i++) {
+		size_t part = MIN(n, iov[i].iov_len);
+
+		iov[i].iov_base = (char *)iov[i].iov_base + part;
+		iov[i].iov_len -= part;
+		n -= part;
+	}
+}
+
+int hm_stream_write(struct hm_session *session, struct iovec *iov, size_t n_iov,
+			 int64_t deadline)
+{
+	bool (*interrupted)(void) = session->calls.interrupted;
+	size_t left = iov[0].iov_len + (n_iov > 1 ? iov[1].iov_len : 0);
+	bool begun = false;
+	int rc = 0;
+
+	while (left && !rc) {
+		ssize_t n = hm_chardev_send(session->fd, iov, n_iov);
+
+		if (n >= 0) {
+			begun = true;
+			left -= n;
+			iov_advance(iov, n_iov, n);
+		} else if (n == -EAGAIN) {
+			rc = hm_stream_poll(session, session->fd, POLLOUT, deadline);
+			if (rc == -EINTR && (begun || !interrupted || !interrupted()))
+				rc = 0;
+		} else {
+			begun = true;
+			rc = -ENOTCONN;
+		}
+	}
+	if (rc && begun)
+		hm_stream_break(session);
+	return rc;
+}
+
+size_t hm_input_size(const struct hm_input *input)
+{
+	return input->end - input->start;
+}
+
+/* Take bytes from `input` that belong to the current frame's data. */
+static void stream_take_data(struct hm_session *session)
+{
+	struct hm_input *input = &session->input;
+	struct hm_call *call = session->calls.filling;
+	uint32_t n = MIN(hm_input_size(input), input->left);
+
+	if (call)
+		memcpy((char *)call->in + call->n - input->left, input->buf + input->start, n);
+	input->start += n;
+	input->left -= n;
+	if (!input->left)
+		hm_calls_filled(&session->calls);
+}
+
+/* -ENETRESET: the guest wants a HELLO; -EPROTO: it makes no sense. */
+static int stream_take_header(struct hm_session *session)
+{
+	struct hm_input *input = &session->input;
+	struct hm_calls *calls = &session->calls;
+	struct hm_header header;
+
+	hm_header_decode(input->buf + input->start, &header);
+	input->start += HYPERMEM_HEADER_SIZE;
+	hm_stream_trace(session, &header, false);
+	if (hm_header_check(&header, calls->guest.max_data)) {
+		hm_calls_complain(calls, &header, false, "is not a frame");
+		return -EPROTO;
+	}
+	if (header.op == HYPER_RESP_RESET)
+		return -ENETRESET;
+	hm_calls_reply(calls, &header);
+	input->left = hm_header_data_size(&header);
+	return 0;
+}
+
+/* Everything in `input`, but the beginning of a header. */
+static int stream_take(struct hm_session *session)
+{
+	struct hm_input *input = &session->input;
+	int rc = 0;
+
+	while (!rc) {
+		if (input->left && hm_input_size(input))
+			stream_take_data(session);
+		else if (!input->left && hm_input_size(input) >= HYPERMEM_HEADER_SIZE)
+			rc = stream_take_header(session);
+		else
+			break;
+	}
+	return rc;
+}
+
+static void input_compact(struct hm_input *input)
+{
+	memmove(input->buf, input->buf + input->start, hm_input_size(input));
+	input->end -= input->start;
+	input->start = 0;
+}
+
+int hm_stream_read(struct hm_session *session)
+{
+	struct hm_input *input = &session->input;
+	struct hm_call *call = session->calls.filling;
+	struct iovec iov[2];
+	size_t direct = 0;
+	ssize_t n;
+
+	input_compact(input);
+	if (call) {
+		direct = input->left;
+		iov[0] = (struct iovec){ (char *)call->in + call->n - direct, direct };
+	}
+	iov[!!call] = (struct iovec){ input->buf + input->end, sizeof(input->buf) - input->end };
+	n = hm_chardev_receive(session->fd, iov, call ? 2 : 1);
+	if (n < 0)
+		return n == -EAGAIN ? 0 : n;
+	direct = MIN(direct, (size_t)n);
+	input->end += n - direct;
+	if (direct) {
+		input->left -= direct;
+		if (!input->left)
+			hm_calls_filled(&session->calls);
+	}
+	return 0;
+}
+
+/* What is there now; never waits. */
+static int stream_receive(struct hm_session *session)
+{
+	int rc;
+
+	g_mutex_lock(&session->calls.fill_lock);
+	rc = stream_take(session);
+	if (!rc)
+		rc = hm_stream_read(session);
+	if (!rc)
+		rc = stream_take(session);
+	g_mutex_unlock(&session->calls.fill_lock);
+	return rc;
+}
+
+int hm_stream_serve(struct hm_session *session)
+{
+	int rc = 0;
+
+	do {
+		rc = stream_receive(session);
+		if (!rc)
+			rc = hm_stream_poll(session, session->fd, POLLIN, INT64_MAX);
+		if (rc == -EINTR)
+			rc = 0;
+	} while (!rc);
+	return rc;
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+/*
+ * file_info: /info, what is at the other end: a line for each, `key: value`.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "fs/node.h"
+
+static char *info_text(struct hmfs *fs)
+{
+	struct hm_guest guest = {};
+	int rc = hm_client_guest(fs->client, &guest);
+	bool writable = guest.allowed & (1ULL << HYPER_OP_INDEX(HYPER_OP_WRITE));
+
+	return g_strdup_printf("hypermemfs: %s\n"
+			       "protocol: %u\n"
+			       "chardev: %s\n"
+			       "link: %s\n"
+			       "release: %s\n"
+			       "machine: %s\n"
+			       "bits: %" PRIu32 "\n"
+			       "endian: %s\n"
+			       "page_size: %" PRIu32 "\n"
+			       "module: %s\n"
+			       "epoch: %016" PRIx64 "\n"
+			       "writable: %s\n"
+			       "frame_data: %" PRIu32 "\n"
+			       "ram: inline\n",
+			       HYPERMEMFS_VERSION, HYPERMEM_VERSION, fs->address,
+			       rc == 0 ? "up" : "down", guest.release, guest.machine,
+			       guest.word_bits,
+			       guest.flags & HYPER_HELLO_BIG_ENDIAN ? "big" : "little",
+			       guest.page_size, guest.module, guest.epoch,
+			       writable ? "yes" : "no", guest.max_data);
+}
+
+ssize_t hmfs_info_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
+{
+	g_autofree char *text = info_text(file->fs);
+	size_t length = strlen(text);
+
+	if (offset < 0 || (uint64_t)offset >= length)
+		return 0;
+	size = MIN(size, length - (size_t)offset);
+	memcpy(buf, text + offset, size);
+	return (ssize_t)size;
+}

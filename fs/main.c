@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+/*
+ * hypermemfs: show the processes of a QEMU guest as files.
+ *
+ *	options.c	the command line
+ *	fuse_ops.c	FUSE request to node or file
+ *	node.c		which names exist: the table of the tree
+ *	file_*.c	what they contain
+ *	procs.c		the guest's processes, for at most a second
+ *
+ * and below that the library in bridge/.  This file connects, mounts, serves until
+ * it is told to stop, and says in one line why not if it cannot.
+ */
+#include <errno.h>
+#include <glib.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <syslog.h>
+
+#include "bridge/client.h"
+#include "fs/exit_codes.h"
+#include "fs/fuse_ops.h"
+#include "fs/node.h"
+#include "fs/options.h"
+
+#define FUSE_SUPER_MAGIC 0x65735546	/* Linux's */
+#define THREADS_MAX 256			/* readers that may wait for the guest at a time */
+#define THREADS_IDLE_MAX 8
+
+static int fail(enum hmfs_exit status, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+static int fail(enum hmfs_exit status, const char *format, ...)
+{
+	g_autofree char *text = NULL;
+	va_list args;
+
+	va_start(args, format);
+	text = g_strdup_vprintf(format, args);
+	va_end(args);
+	fprintf(stderr, "hypermemfs: %s\n", text);
+	return (int)status;
+}
+
+/* In the foreground to stderr, where debug lines only come if asked for; else to syslog. */
+static void log_line(const char *domain, GLogLevelFlags level, const char *message, void *arg)
+{
+	const struct hmfs_options *options = arg;
+
+	if ((level & G_LOG_LEVEL_DEBUG) && !options->debug)
+		return;
+	if (options->foreground)
+		fprintf(stderr, "hypermemfs: %s\n", message);
+	else
+		syslog(level & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL) ? LOG_ERR : LOG_WARNING,
+		       "%s", message);
+}
+
+/* libfuse's own complaint, which comes in pieces, for the one line that says why. */
+static char *fuse_said;
+
+static void keep_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+{
+	g_autofree char *piece = g_strdup_vprintf(format, args);
+	char *all = g_strconcat(fuse_said ? fuse_said : "", piece, NULL);
+
+	g_free(fuse_said);
+	fuse_said = g_strdelimit(all, "\n", ' ');
+}
+
+static int check_mountpoint(const char *path)
+{
+	struct statfs sfs;
+	struct stat st, parent;
+	g_autofree char *up = g_build_filename(path, "..", NULL);
+
+	/* statfs asks the daemon; stat may be answered from what it said before it died. */
+	if ((stat(path, &st) < 0 || statfs(path, &sfs) < 0) &&
+	    (errno == ENOTCONN || errno == ECONNABORTED))
+		return fail(HMFS_EXIT_MOUNT,
+			    "%s: a file system whose daemon has died is still mounted there; run: fusermount3 -u %s",
+			    path, path);
+	if (stat(path, &st) < 0)
+		return fail(HMFS_EXIT_MOUNT, "mount point %s: %s", path, g_strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return fail(HMFS_EXIT_MOUNT, "mount point %s: not a directory", path);
+	if (statfs(path, &sfs) == 0 && sfs.f_type == FUSE_SUPER_MAGIC && stat(up, &parent) == 0 &&
+	    parent.st_dev != st.st_dev)
+		return fail(HMFS_EXIT_MOUNT,
+			    "mount point %s is in use: a FUSE file system is mounted there; to unmount it run: fusermount3 -u %s",
+			    path, path);
+	return 0;
+}
+
+static int explain_connect(const char *chardev, int timeout_ms, uint32_t version, int rc)
+{
+	switch (rc) {
+	case -ENOENT:
+		return fail(HMFS_EXIT_CHARDEV,
+			    "%s: no such socket; is QEMU running, with -chardev socket,path=%s,server=on,wait=off ?",
+			    chardev, chardev);
+	case -ECONNREFUSED:
+		return fail(HMFS_EXIT_CHARDEV, "%s: nobody listens there; has QEMU exited?",
+			    chardev);
+	case -ENOTSUP:
+		return fail(HMFS_EXIT_CHARDEV,
+			    "%s: neither a Unix socket nor a character device", chardev);
+	case -EHOSTUNREACH:
+		return fail(HMFS_EXIT_CHARDEV, "%s: no such host, or no way to it", chardev);
+	case -ETIMEDOUT:
+	case -ENOTCONN:
+		return fail(HMFS_EXIT_GUEST,
+			    "%s: nobody answers within %g s; is hypermem.ko loaded in the guest, and nobody else connected to this chardev?",
+			    chardev, timeout_ms / 1000.0);
+	case -EPROTONOSUPPORT:
+		return fail(HMFS_EXIT_GUEST,
+			    "%s: the guest's module speaks version %u of the protocol, this hypermemfs version %u; use module and hypermemfs of one release",
+			    chardev, version, HYPERMEM_VERSION);
+	case -EPROTO:
+		return fail(HMFS_EXIT_GUEST,
+			    "%s: the answer makes no sense; is it hypermem.ko that is at the other end?",
+			    chardev);
+	}
+	return fail(HMFS_EXIT_CHARDEV, "%s: %s", chardev, g_strerror(-rc));
+}
+
+/* What a signal ends; set before the handler is there. */
+static struct fuse *signal_fuse;
+static struct hm_client *signal_client;
+
+/* Nobody need wait for a guest that does not answer: what is under way fails. */
+static void on_signal(int signal)
+{
+	hm_client_stop(signal_client);
+	fuse_exit(signal_fuse);
+}
+
+static int handle_signals(struct fuse *fuse, struct hm_client *client)
+{
+	const struct sigaction action = { .sa_handler = on_signal };
+	const struct sigaction ignore = { .sa_handler = SIG_IGN };
+
+	signal_fuse = fuse;
+	signal_client = client;
+	if (sigaction(SIGTERM, &action, NULL) < 0 || sigaction(SIGINT, &action, NULL) < 0 ||
+	    sigaction(SIGHUP, &action, NULL) < 0 || sigaction(SIGPIPE, &ignore, NULL) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Threads start on demand; one that waits for the guest holds up nobody else. */
+static int serve(struct fuse *fuse)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int rc;
+
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
+	fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE_MAX);
+	rc = fuse_loop_mt(fuse, config);
+	fuse_loop_cfg_destroy(config);
+	return rc;
+}
+
+static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options)
+{
+	g_autofree char *fuse_options = g_strdup_printf("%s,max_read=%d", options->fuse_options,
+							HMFS_READ_MAX);
+	char *argv[] = { "hypermemfs", "-o", fuse_options, NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+	int status = HMFS_EXIT_MOUNT;
+	struct fuse *fuse;
+	int rc;
+
+	fuse_set_log_func(keep_fuse_log);
+	fuse = fuse_new(&args, &hmfs_fuse_operations, sizeof(hmfs_fuse_operations), fs);
+	fuse_opt_free_args(&args);
+	if (!fuse)
+		return fail(HMFS_EXIT_USAGE, "%s", fuse_said ? g_strstrip(fuse_said) : "libfuse gave up");
+	if (fuse_mount(fuse, options->mountpoint) != 0) {
+		fail(HMFS_EXIT_MOUNT, "cannot mount on %s: %s", options->mountpoint,
+		     fuse_said ? g_strstrip(fuse_said) : g_strerror(errno));
+		goto destroy;
+	}
+	fuse_set_log_func(NULL);
+	if (fuse_daemonize(options->foreground) != 0) {
+		fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(errno));
+		goto unmount;
+	}
+	rc = hm_client_start(fs->client);
+	if (rc == 0)
+		rc = handle_signals(fuse, fs->client);
+	if (rc == 0)
+		rc = serve(fuse);
+	status = rc >= 0 ? HMFS_EXIT_OK : HMFS_EXIT_FAILED;
+unmount:
+	fuse_unmount(fuse);
+destroy:
+	fuse_destroy(fuse);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct hmfs_options options;
+	struct hm_client_config config;
+	struct hm_client *client;
+	struct hmfs fs;
+	uint32_t version = 0;
+	int rc;
+
+	rc = hmfs_options_parse(argc, argv, &options);
+	if (rc < 0)
+		return -rc - 1;
+	openlog("hypermemfs", LOG_PID, LOG_DAEMON);
+	g_log_set_default_handler(log_line, &options);
+	rc = check_mountpoint(options.mountpoint);
+	if (rc)
+		goto clear;
+	config = (struct hm_client_config){
+		.address = options.chardev,
+		.timeout_ms = options.timeout_ms,
+		.readonly = options.readonly,
+		.trace = options.debug,
+		.interrupted = hmfs_fuse_interrupted,
+	};
+	rc = hm_client_open(&config, &version, &client);
+	if (rc < 0) {
+		rc = explain_connect(options.chardev, options.timeout_ms, version, rc);
+		goto clear;
+	}
+	hmfs_init(&fs, client, options.chardev);
+	rc = mount_and_serve(&fs, &options);
+	hmfs_deinit(&fs);
+	hm_client_close(client);
+clear:
+	g_free(fuse_said);
+	hmfs_options_clear(&options);
+	return rc;
+}

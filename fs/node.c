@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+/*
+ * node: the tree as a table, and what is generic over it.  See node.h.
+ *
+ * A new file is one row here and one function in a file_*.c.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "fs/node.h"
+
+static int pid_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
+static int pid_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);
+
+static const struct hmfs_row fd_rows[] = {
+	{ .number = HMFS_FD, .mode = S_IFLNK | 0777, .stat = hmfs_fd_stat,
+	  .readlink = hmfs_fd_readlink },
+	{},
+};
+
+static const struct hmfs_row process_rows[] = {
+	{ .name = "cmdline", .mode = S_IFREG | 0444, .read = hmfs_args_read, .arg = HMFS_CMDLINE },
+	{ .name = "comm", .mode = S_IFREG | 0444, .read = hmfs_text_read },
+	{ .name = "cwd", .mode = S_IFLNK | 0777, .readlink = hmfs_link_readlink,
+	  .arg = HYPER_LINK_CWD },
+	{ .name = "environ", .mode = S_IFREG | 0400, .read = hmfs_args_read, .arg = HMFS_ENVIRON },
+	{ .name = "exe", .mode = S_IFLNK | 0777, .readlink = hmfs_link_readlink,
+	  .arg = HYPER_LINK_EXE },
+	{ .name = "fd", .mode = S_IFDIR | 0500, .rows = fd_rows, .list = hmfs_fd_list },
+	{ .name = "limits", .mode = S_IFREG | 0444, .read = hmfs_text_read },
+	{ .name = "maps", .mode = S_IFREG | 0444, .read = hmfs_text_read },
+	{ .name = "mem", .mode = S_IFREG | 0600, .read = hmfs_mem_read, .write = hmfs_mem_write,
+	  .seek = hmfs_mem_seek },
+	{ .name = "root", .mode = S_IFLNK | 0777, .readlink = hmfs_link_readlink,
+	  .arg = HYPER_LINK_ROOT },
+	{ .name = "stat", .mode = S_IFREG | 0444, .read = hmfs_text_read },
+	{ .name = "statm", .mode = S_IFREG | 0444, .read = hmfs_text_read },
+	{ .name = "status", .mode = S_IFREG | 0444, .read = hmfs_text_read },
+	{},
+};
+
+static const struct hmfs_row pid_rows[] = {
+	{ .number = HMFS_PID, .mode = S_IFDIR | 0555, .rows = process_rows, .stat = pid_stat },
+	{},
+};
+
+static const struct hmfs_row root_rows[] = {
+	{ .name = "info", .mode = S_IFREG | 0444, .read = hmfs_info_read },
+	{ .name = "pid", .mode = S_IFDIR | 0555, .rows = pid_rows, .list = pid_list },
+	{},
+};
+
+static const struct hmfs_row root_row = { .name = "/", .mode = S_IFDIR | 0555, .rows = root_rows };
+
+void hmfs_init(struct hmfs *fs, struct hm_client *client, const char *address)
+{
+	*fs = (struct hmfs){ .client = client, .address = address };
+	fs->procs = hmfs_procs_new(client);
+	clock_gettime(CLOCK_REALTIME, &fs->mounted);
+	g_mutex_init(&fs->lock);
+	g_queue_init(&fs->files);
+}
+
+void hmfs_deinit(struct hmfs *fs)
+{
+	while (fs->files.head)
+		hmfs_file_close(fs->files.head->data);
+	g_mutex_clear(&fs->lock);
+	hmfs_procs_free(fs->procs);
+}
+
+static bool row_is_end(const struct hmfs_row *row)
+{
+	return !row->name && row->number == HMFS_NAME;
+}
+
+/* A number as the tree writes it: no sign, no leading zero, nothing behind it. */
+static bool parse_number(const char *text, size_t size, uint32_t *ret)
+{
+	uint64_t n = 0;
+
+	if (size == 0 || size > 10 || (text[0] == '0' && size > 1))
+		return false;
+	for (size_t i = 0; i < size; i++) {
+		if (!g_ascii_isdigit(text[i]))
+			return false;
+		n = 10 * n + (uint64_t)(text[i] - '0');
+	}
+	if (n > INT32_MAX)
+		return false;
+	*ret = (uint32_t)n;
+	return true;
+}
+
+/* One step down: the row of `name`, with its number put into the node. */
+static bool node_step(struct hmfs_node *node, const char *name, size_t size)
+{
+	for (const struct hmfs_row *row = node->row->rows; !row_is_end(row); row++) {
+		bool found;
+
+		if (row->number == HMFS_PID)
+			found = parse_number(name, size, &node->pid) && node->pid != 0;
+		else if (row->number == HMFS_FD)
+			found = parse_number(name, size, &node->fd);
+		else
+			found = strlen(row->name) == size && memcmp(row->name, name, size) == 0;
+		if (found) {
+			node->row = row;
+			return true;
+		}
+	}
+	return false;
+}
+
+int hmfs_node_lookup(const char *path, struct hmfs_node *ret)
+{
+	struct hmfs_node node = { .row = &root_row };
+
+	for (const char *end; *path; path = end) {
+		path += strspn(path, "/");
+		end = path + strcspn(path, "/");
+		if (end == path)
+			break;
+		if (!node.row->rows)
+			return -ENOTDIR;
+		if (!node_step(&node, path, (size_t)(end - path)))
+			return -ENOENT;
+	}
+	*ret = node;
+	return 0;
+}
+
+/* Asked by name, a process that has gone is a name that does not exist. */
+static int lookup_error(int rc)
+{
+	return rc == -ESRCH ? -ENOENT : rc;
+}
+
+static void stat_times(struct stat *st, uint64_t ns)
+{
+	st->st_mtim.tv_sec = (time_t)(ns / G_GUINT64_CONSTANT(1000000000));
+	st->st_mtim.tv_nsec = (long)(ns % G_GUINT64_CONSTANT(1000000000));
+	st->st_atim = st->st_ctim = st->st_mtim;
+}
+
+/*
+ * As in the guest's /proc: the directory is its user's, and so are its files, unless
+ * the process may not be dumped; then they are root's.
+ */
+static void stat_process(struct stat *st, const struct hm_proc *proc)
+{
+	bool owned = (proc->flags & HYPER_PROC_DUMPABLE) || st->st_mode == (S_IFDIR | 0555);
+
+	st->st_uid = owned ? proc->uid : 0;
+	st->st_gid = owned ? proc->gid : 0;
+	stat_times(st, proc->start_time_real);
+}
+
+static int pid_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret)
+{
+	struct hm_proc proc;
+	int rc;
+
+	rc = hmfs_procs_get(fs->procs, node->pid, &proc, NULL);
+	if (rc == 0)
+		stat_process(ret, &proc);
+	return rc;
+}
+
+int hmfs_node_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret)
+{
+	struct stat st = {
+		.st_mode = node->row->mode,
+		.st_nlink = S_ISDIR(node->row->mode) ? 2 : 1,
+		.st_blksize = 4096,
+		.st_mtim = fs->mounted,
+		.st_atim = fs->mounted,
+		.st_ctim = fs->mounted,
+	};
+	int rc = 0;
+
+	if (node->pid)
+		rc = pid_stat(fs, node, &st);
+	if (rc == 0 && node->row->stat && node->row->stat != pid_stat)
+		rc = node->row->stat(fs, node, &st);
+	if (rc < 0)
+		return lookup_error(rc);
+	*ret = st;
+	return 0;
+}
+
+static int pid_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg)
+{
+	g_autoptr(GArray) procs = NULL;
+	int rc;
+
+	rc = hmfs_procs_list(fs->procs, &procs);
+	for (guint i = 0; rc == 0 && i < procs->len; i++) {
+		const struct hm_proc *proc = &g_array_index(procs, struct hm_proc, i);
+		struct stat st = { .st_mode = pid_rows[0].mode, .st_nlink = 2,
+				   .st_blksize = 4096 };
+		char name[16];
+
+		stat_process(&st, proc);
+		g_snprintf(name, sizeof(name), "%u", proc->pid);
+		if (fill(arg, name, &st) != 0)
+			break;
+	}
+	return rc;
+}
+
+int hmfs_node_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg)
+{
+	struct stat st;
+	int rc;
+
+	if (!node->row->rows)
+		return -ENOTDIR;
+	for (const struct hmfs_row *row = node->row->rows; !row_is_end(row); row++) {
+		struct hmfs_node child = { .row = row, .pid = node->pid, .fd = node->fd };
+
+		if (!row->name)
+			continue;
+		rc = hmfs_node_stat(fs, &child, &st);
+		if (rc < 0)
+			return rc;
+		if (fill(arg, row->name, &st) != 0)
+			return 0;
+	}
+	return node->row->list ? lookup_error(node->row->list(fs, node, fill, arg)) : 0;
+}
+
+ssize_t hmfs_node_readlink(struct hmfs *fs, const struct hmfs_node *node, char *buf, size_t size)
+{
+	ssize_t n;
+
+	if (!node->row->readlink)
+		return -EINVAL;
+	n = node->row->readlink(fs, node, buf, size);
+	return n < 0 ? lookup_error((int)n) : n;
+}
+
+int hmfs_node_who(struct hmfs *fs, const struct hmfs_node *node, struct hm_who *ret)
+{
+	struct hm_proc proc;
+	uint64_t epoch;
+	int rc;
+
+	rc = hmfs_procs_get(fs->procs, node->pid, &proc, &epoch);
+	if (rc == 0)
+		*ret = (struct hm_who){ .epoch = epoch, .pid = node->pid, .stamp = proc.stamp };
+	return rc;
+}
+
+/* Can the row be opened so? */
+static int row_check_open(const struct hmfs_row *row, int flags)
+{
+	if (flags & O_DIRECTORY)
+		return row->rows ? 0 : -ENOTDIR;
+	if (!row->read)
+		return row->rows ? -EISDIR : -EACCES;
+	return (flags & O_ACCMODE) != O_RDONLY && !row->write ? -EACCES : 0;
+}
+
+int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
+		   struct hmfs_file **ret)
+{
+	struct hm_who who = {};
+	struct hmfs_file *file;
+	struct stat st;
+	int rc;
+
+	rc = row_check_open(node->row, flags);
+	if (rc == 0)
+		rc = hmfs_node_stat(fs, node, &st);
+	if (rc == 0 && node->pid)
+		rc = lookup_error(hmfs_node_who(fs, node, &who));
+	if (rc < 0)
+		return rc;
+	file = g_new0(struct hmfs_file, 1);
+	file->fs = fs;
+	file->node = *node;
+	file->who = who;
+	file->st = st;
+	file->end = -1;
+	file->link.data = file;
+	g_mutex_init(&file->lock);
+	g_mutex_lock(&fs->lock);
+	g_queue_push_tail_link(&fs->files, &file->link);
+	g_mutex_unlock(&fs->lock);
+	*ret = file;
+	return 0;
+}
+
+void hmfs_file_close(struct hmfs_file *file)
+{
+	g_mutex_lock(&file->fs->lock);
+	g_queue_unlink(&file->fs->files, &file->link);
+	g_mutex_unlock(&file->fs->lock);
+	if (file->text)
+		g_byte_array_unref(file->text);
+	g_mutex_clear(&file->lock);
+	g_free(file);
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * node: which names exist, and what a path means.
+ *
+ * The tree is a table of rows (node.c), as in Linux's fs/proc/base.c; lookup and
+ * listing are generic over it.  A row says what its file can do with functions from
+ * the file_*.c that makes the content.  A node is a row and the numbers on the path
+ * to it; it holds nothing, so there is nothing to forget.
+ *
+ * Here and in file_*.c functions return 0, a count, or -errno as the user will
+ * see it.  Nothing here knows libfuse.
+ */
+#ifndef HMFS_NODE_H
+#define HMFS_NODE_H
+
+#include <glib.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "bridge/client.h"
+#include "fs/procs.h"
+
+struct hmfs_file;
+struct hmfs_node;
+
+/* The mounted file system. */
+struct hmfs {
+	struct hm_client *client;
+	struct hmfs_procs *procs;
+	const char *address;	/* of the chardev */
+	struct timespec mounted;	/* when */
+	GMutex lock;		/* protects what follows */
+	GQueue files;		/* that are open */
+};
+
+/* Takes one name of a directory; non-zero: stop. */
+typedef int (*hmfs_fill_fn)(void *arg, const char *name, const struct stat *st);
+
+/* What stands in a path for a name: nothing, or a decimal number that goes ... */
+enum hmfs_number {
+	HMFS_NAME,
+	HMFS_PID,		/* ... into node->pid */
+	HMFS_FD,		/* ... into node->fd */
+};
+
+struct hmfs_row {
+	const char *name;
+	enum hmfs_number number;	/* instead of a name */
+	mode_t mode;
+	const struct hmfs_row *rows;	/* of a directory; an empty row ends them */
+	int arg;			/* for the functions: which of several alike */
+
+	/* Does the number exist, and what is it like?  NULL: as the process it belongs to. */
+	int (*stat)(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
+	/* The numbers of a directory. */
+	int (*list)(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);
+
+	/* From offset; fewer bytes than size, or 0: the end. */
+	ssize_t (*read)(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+	ssize_t (*write)(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
+	/* SEEK_DATA and SEEK_HOLE. */
+	off_t (*seek)(struct hmfs_file *file, off_t offset, int whence);
+	/* The text, NUL-terminated; its length. */
+	ssize_t (*readlink)(struct hmfs *fs, const struct hmfs_node *node, char *buf, size_t size);
+};
+
+struct hmfs_node {
+	const struct hmfs_row *row;
+	uint32_t pid;
+	uint32_t fd;
+};
+
+/* An open file or directory.  It means the process that was there when it was opened. */
+struct hmfs_file {
+	struct hmfs *fs;
+	GList link;		/* in fs->files */
+	struct hmfs_node node;
+	struct hm_who who;
+	struct stat st;
+	GMutex lock;		/* protects what follows, for readers at the same time */
+	GByteArray *text;	/* the part of a text at hand ... */
+	off_t text_offset;	/* ... where it begins in the file ... */
+	uint64_t text_cursor;	/* ... and what comes behind it; 0: nothing */
+	off_t end;		/* where the last read found the end; -1: not at all */
+};
+
+void hmfs_init(struct hmfs *fs, struct hm_client *client, const char *address);
+/* Closes what is open still. */
+void hmfs_deinit(struct hmfs *fs);
+
+/* What a path names, by its form alone.  -ENOENT, -ENOTDIR. */
+int hmfs_node_lookup(const char *path, struct hmfs_node *ret);
+
+/* Its attributes.  -ENOENT: it does not exist (now). */
+int hmfs_node_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
+/* The names in a directory. */
+int hmfs_node_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);
+ssize_t hmfs_node_readlink(struct hmfs *fs, const struct hmfs_node *node, char *buf, size_t size);
+
+/* flags: of open(2), O_DIRECTORY for a directory.  -EACCES: it cannot be written. */
+int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
+		   struct hmfs_file **ret);
+void hmfs_file_close(struct hmfs_file *file);
+
+/* The process that a node belongs to. */
+int hmfs_node_who(struct hmfs *fs, const struct hmfs_node *node, struct hm_who *ret);
+
+/* file_args.c: cmdline, environ */
+enum hmfs_args { HMFS_CMDLINE, HMFS_ENVIRON };
+ssize_t hmfs_args_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+
+/* file_info.c: info */
+ssize_t hmfs_info_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+
+/* file_link.c: exe, cwd, root, fd */
+ssize_t hmfs_link_readlink(struct hmfs *fs, const struct hmfs_node *node, char *buf, size_t size);
+int hmfs_fd_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
+int hmfs_fd_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);
+ssize_t hmfs_fd_readlink(struct hmfs *fs, const struct hmfs_node *node, char *buf, size_t size);
+
+/* file_mem.c: mem */
+ssize_t hmfs_mem_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+ssize_t hmfs_mem_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
+off_t hmfs_mem_seek(struct hmfs_file *file, off_t offset, int whence);
+
+/* file_text.c: comm, maps and the other texts of /proc/PID, by the row's name */
+ssize_t hmfs_text_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+
+#endif

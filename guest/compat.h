@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * compat: what differs between the kernels that the module builds for, 5.10 and
+ * later.  The only file that mentions kernel versions; each entry names the
+ * commit that changed the thing.
+ */
+#ifndef HYPERMEM_COMPAT_H
+#define HYPERMEM_COMPAT_H
+
+#include <linux/version.h>
+
+#include <linux/fs.h>
+#include <linux/mount.h>
+#include <linux/path.h>
+#include <linux/pid.h>
+#include <linux/pid_namespace.h>
+#include <linux/sched.h>
+#include <linux/sched/coredump.h>
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
+#include <linux/sched/exec_state.h>
+#endif
+#include <linux/slab.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+
+/* d9679d0013a6 "virtio: wrap config->reset calls" */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
+static inline void virtio_reset_device(struct virtio_device *vdev)
+{
+	vdev->config->reset(vdev);
+}
+#endif
+
+/* c2c6325e1f2b "virtio: ... struct virtqueue_info"; find_vqs took arrays before */
+static inline int hypermem_find_vqs(struct virtio_device *vdev, unsigned int n,
+				    struct virtqueue *vqs[], vq_callback_t *callbacks[],
+				    const char *const names[])
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+	return virtio_find_vqs(vdev, n, vqs, callbacks, names, NULL);
+#else
+	struct virtqueue_info *info;
+	unsigned int i;
+	int rc;
+
+	info = kcalloc(n, sizeof(*info), GFP_KERNEL);
+	if (!info)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		info[i].name = names[i];
+		info[i].callback = callbacks[i];
+	}
+	rc = virtio_find_vqs(vdev, n, vqs, info, NULL);
+	kfree(info);
+	return rc;
+#endif
+}
+
+/* ffb37ca3bd16 "switch file_open_root() to struct path" */
+static inline struct file *hypermem_open_root(struct vfsmount *mnt, const char *name, int flags)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 13, 0)
+	return file_open_root(mnt->mnt_root, mnt, name, flags, 0);
+#else
+	struct path root = { .mnt = mnt, .dentry = mnt->mnt_root };
+
+	return file_open_root(&root, name, flags, 0);
+#endif
+}
+
+/* 25885a35a720 "Change calling conventions for filldir_t": int, 0 to go on, before */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+typedef int hypermem_filldir_ret;
+#define HYPERMEM_FILLDIR_MORE	0
+#define HYPERMEM_FILLDIR_STOP	1
+#else
+typedef bool hypermem_filldir_ret;
+#define HYPERMEM_FILLDIR_MORE	true
+#define HYPERMEM_FILLDIR_STOP	false
+#endif
+
+/*
+ * Whether the files of its /proc directory belong to the process's owner.  With
+ * task_lock(task) held, which keeps mm.
+ */
+static inline bool hypermem_is_dumpable(struct task_struct *task, struct mm_struct *mm)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)	/* dumpability has left the mm */
+	bool dumpable;
+
+	rcu_read_lock();
+	dumpable = rcu_dereference(task->exec_state)->dumpable == TASK_DUMPABLE_OWNER;
+	rcu_read_unlock();
+	return dumpable;
+#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)	/* flags were a word */
+	return __get_dumpable(mm->flags) == SUID_DUMP_USER;
+#else
+	return __mm_flags_get_dumpable(mm) == SUID_DUMP_USER;
+#endif
+}
+
+/* find_ge_pid() was not yet exported; idr_get_next() is all that it does */
+static inline struct pid *hypermem_find_ge_pid(int nr, struct pid_namespace *ns)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+	return idr_get_next(&ns->idr, &nr);
+#else
+	return find_ge_pid(nr, ns);
+#endif
+}
+
+#endif

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * link: frames out of a stream of bytes, and sessions.  See link.h.
+ *
+ * The receiver is in one of two states.  Synced: the next byte continues a frame.
+ * Not synced: nothing is believed until a HELLO header comes by; everything
+ * before it is dropped, and the host is told once that it should say HELLO.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "link.h"
+#include "ops.h"
+
+struct hypermem_frame *hypermem_frame_alloc(u32 data_size)
+{
+	struct hypermem_frame *frame;
+	size_t size = HYPERMEM_HEADER_SIZE + data_size;
+
+	frame = kvmalloc(struct_size(frame, bytes, size), GFP_KERNEL);
+	if (frame)
+		frame->size = size;
+	return frame;
+}
+
+void hypermem_frame_free(struct hypermem_frame *frame)
+{
+	kvfree(frame);
+}
+
+int hypermem_link_init(struct hypermem_link *link, const char *name,
+		       const struct hypermem_link_ops *ops)
+{
+	link->name = name;
+	link->ops = ops;
+	mutex_init(&link->send_lock);
+	atomic_set(&link->inflight, 0);
+	/*
+	 * Bound, as the receiver is: the worker that has received goes on with the
+	 * request without a switch to another.  When a request sleeps, the workqueue
+	 * wakes another worker for the rest.
+	 */
+	link->wq = alloc_workqueue("hypermem", WQ_HIGHPRI, HYPERMEM_INFLIGHT_MAX);
+	return link->wq ? 0 : -ENOMEM;
+}
+
+void hypermem_link_deinit(struct hypermem_link *link)
+{
+	hypermem_link_reset(link);
+	destroy_workqueue(link->wq);
+}
+
+void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hypermem_frame *frame)
+{
+	mutex_lock(&link->send_lock);
+	if (link->open && link->session == session)
+		link->ops->send(link, frame);
+	else
+		hypermem_frame_free(frame);
+	mutex_unlock(&link->send_lock);
+}
+
+void hypermem_link_begin(struct hypermem_link *link, u32 max_data, bool readonly,
+			 struct hypermem_frame *frame)
+{
+	mutex_lock(&link->send_lock);
+	link->session++;
+	link->open = max_data;
+	link->max_data = max_data;
+	link->readonly = readonly;
+	link->told = false;
+	link->ops->send(link, frame);
+	mutex_unlock(&link->send_lock);
+}
+
+static void hypermem_link_end(struct hypermem_link *link)
+{
+	mutex_lock(&link->send_lock);
+	link->session++;
+	link->open = false;
+	mutex_unlock(&link->send_lock);
+}
+
+void hypermem_link_reset(struct hypermem_link *link)
+{
+	hypermem_link_end(link);
+	if (link->request)
+		hypermem_request_free(link->request);
+	link->request = NULL;
+	link->header_n = 0;
+	link->skip = 0;
+	link->synced = false;
+	link->told = false;
+}
+
+void hypermem_link_invite(struct hypermem_link *link)
+{
+	static const struct hypermem_header none;
+	struct hypermem_frame *frame;
+
+	if (link->told)
+		return;
+	frame = hypermem_frame_status(&none, HYPER_RESP_RESET, 0, 0);
+	if (!frame)
+		return;
+	mutex_lock(&link->send_lock);
+	link->ops->send(link, frame);
+	mutex_unlock(&link->send_lock);
+	link->told = true;
+}
+
+/* The stream makes no sense: drop the session, look for a HELLO. */
+static void hypermem_link_lost(struct hypermem_link *link, const struct hypermem_header *header)
+{
+	pr_warn_ratelimited("%s: the host sent an impossible frame (operation %#x, size %u); waiting for a new HELLO\n",
+			    link->name, header->op, header->size);
+	hypermem_link_reset(link);
+	hypermem_link_invite(link);
+}
+
+/* Data of this frame that will follow, or -EPROTO. */
+static int hypermem_header_check(const struct hypermem_link *link,
+				 const struct hypermem_header *header)
+{
+	u32 max = link->open ? link->max_data : HYPERMEM_CHUNK_SIZE;
+
+	if (header->op & ~(HYPER_DATA | 0xff))
+		return -EPROTO;
+	if (!(header->op & HYPER_DATA))
+		return 0;
+	return header->size <= max ? (int)header->size : -EPROTO;
+}
+
+/* Refuse without doing: the answer goes out from here, its data is skipped. */
+static void hypermem_link_refuse(struct hypermem_link *link, const struct hypermem_header *header,
+				 int error, u32 skip)
+{
+	struct hypermem_frame *frame = hypermem_frame_error(header, error);
+
+	link->skip = skip;
+	if (frame)
+		hypermem_link_reply(link, link->session, frame);
+}
+
+static void hypermem_link_submit(struct hypermem_link *link)
+{
+	struct hypermem_request *request = link->request;
+
+	link->request = NULL;
+	hypermem_request_submit(request);
+}
+
+static void hypermem_link_header(struct hypermem_link *link, const struct hypermem_header *header)
+{
+	int size = hypermem_header_check(link, header);
+
+	if (size < 0) {
+		hypermem_link_lost(link, header);
+		return;
+	}
+	if (!link->open && !hypermem_header_is_hello(header)) {
+		hypermem_link_reset(link);
+		hypermem_link_invite(link);
+		return;
+	}
+	if (atomic_read(&link->inflight) >= HYPERMEM_INFLIGHT_MAX &&
+	    !hypermem_header_is_hello(header)) {
+		hypermem_link_refuse(link, header, -EBUSY, size);
+		return;
+	}
+	link->request = hypermem_request_new(link, header);
+	if (!link->request) {
+		hypermem_link_refuse(link, header, -ENOMEM, size);
+		return;
+	}
+	link->data_n = 0;
+	if (!size)
+		hypermem_link_submit(link);
+}
+
+/* A header is complete: take it, or, when not synced, slide on by a byte. */
+static void hypermem_link_header_bytes(struct hypermem_link *link)
+{
+	struct hypermem_header header;
+
+	hypermem_header_decode(link->header, &header);
+	if (!link->synced && !hypermem_header_is_hello(&header)) {
+		memmove(link->header, link->header + 1, --link->header_n);
+		hypermem_link_invite(link);
+		return;
+	}
+	link->synced = true;
+	link->header_n = 0;
+	hypermem_link_header(link, &header);
+}
+
+/* Bytes of the next step that are taken from the n that there are. */
+static size_t hypermem_link_step(struct hypermem_link *link, const u8 *bytes, size_t n)
+{
+	if (link->skip) {
+		n = min_t(size_t, n, link->skip);
+		link->skip -= n;
+	} else if (link->request) {
+		n = min_t(size_t, n, link->request->header.size - link->data_n);
+		memcpy(link->request->data + link->data_n, bytes, n);
+		link->data_n += n;
+		if (link->data_n == link->request->header.size)
+			hypermem_link_submit(link);
+	} else {
+		n = min_t(size_t, n, sizeof(link->header) - link->header_n);
+		memcpy(link->header + link->header_n, bytes, n);
+		link->header_n += n;
+		if (link->header_n == sizeof(link->header))
+			hypermem_link_header_bytes(link);
+	}
+	return n;
+}
+
+void hypermem_link_receive(struct hypermem_link *link, const u8 *bytes, size_t n)
+{
+	size_t done;
+
+	for (; n; bytes += done, n -= done)
+		done = hypermem_link_step(link, bytes, n);
+}

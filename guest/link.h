@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * link: frames out of a stream of bytes, and the session with the host behind it.
+ *
+ * What all links share.  A device (link_virtio.c) feeds bytes in and sends
+ * frames out; ops.c does the requests.  A session begins with the host's HELLO
+ * and ends when the device says that the host has gone, when the stream makes no
+ * sense any more, or with the next HELLO.  Replies to an earlier session are
+ * dropped, so that no host sees an answer to another's question.
+ */
+#ifndef HYPERMEM_LINK_H
+#define HYPERMEM_LINK_H
+
+#include <linux/atomic.h>
+#include <linux/mutex.h>
+#include <linux/types.h>
+#include <linux/workqueue.h>
+
+#include "uapi/hypermem.h"
+
+#define HYPERMEM_LINK_DATA_MAX	65536	/* data of a frame that this side offers */
+#define HYPERMEM_INFLIGHT	64	/* requests at a time that the host may count on */
+#define HYPERMEM_INFLIGHT_MAX	256	/* the same with those that the host gave up on */
+
+struct hypermem_link;
+struct hypermem_request;
+
+/* A frame on its way out.  `bytes` may lie in vmalloc memory. */
+struct hypermem_frame {
+	size_t size;			/* header and data */
+	u32 number;			/* the device's */
+	u8 bytes[];
+};
+
+struct hypermem_link_ops {
+	/*
+	 * Send a frame, whole; frees it with hypermem_frame_free() when it is
+	 * out.  May sleep until there is room.  Called one at a time.
+	 */
+	void (*send)(struct hypermem_link *link, struct hypermem_frame *frame);
+};
+
+struct hypermem_link {
+	const struct hypermem_link_ops *ops;
+	const char *name;
+
+	struct mutex send_lock;		/* orders sends; protects the session */
+	u32 session;			/* counts; a request remembers its own */
+	bool open;			/* HELLO has been said */
+	bool readonly;			/* the host wants no writes */
+	u32 max_data;			/* agreed with the host */
+
+	struct workqueue_struct *wq;	/* requests; each may sleep */
+	atomic_t inflight;		/* requests that exist */
+
+	/* The receiver's own, which is one context at a time. */
+	bool synced;			/* header starts at a frame's first byte */
+	bool told;			/* RESET has been sent since the last HELLO */
+	u8 header[HYPERMEM_HEADER_SIZE];
+	u32 header_n;
+	struct hypermem_request *request;	/* the one whose data is arriving */
+	u32 data_n;
+	u32 skip;			/* data to drop: of a request that was refused */
+};
+
+int hypermem_link_init(struct hypermem_link *link, const char *name,
+		       const struct hypermem_link_ops *ops);
+/* Waits for the requests in flight.  No receive may be going on or come. */
+void hypermem_link_deinit(struct hypermem_link *link);
+
+/* From the receiver's context: bytes as they came. */
+void hypermem_link_receive(struct hypermem_link *link, const u8 *bytes, size_t n);
+/* From the receiver's context: forget what came; a new host, or none. */
+void hypermem_link_reset(struct hypermem_link *link);
+/* From the receiver's context: ask the host for a HELLO. */
+void hypermem_link_invite(struct hypermem_link *link);
+
+/* Send a reply if its session still is the session; frees the frame in any case. */
+void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hypermem_frame *frame);
+/*
+ * From the receiver's context: answer the host's HELLO.  It ends the session that
+ * there was, and begins another if the host can be talked to (max_data not 0).
+ */
+void hypermem_link_begin(struct hypermem_link *link, u32 max_data, bool readonly,
+			 struct hypermem_frame *frame);
+
+struct hypermem_frame *hypermem_frame_alloc(u32 data_size);
+void hypermem_frame_free(struct hypermem_frame *frame);
+
+int hypermem_virtio_register(void);
+void hypermem_virtio_unregister(void);
+
+#endif

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * hypermem: answers the host's questions about this guest's processes.
+ *
+ *	link_virtio.c	bytes from and to a virtio-serial port
+ *	link.c		frames out of bytes; sessions
+ *	ops.c		validate, dispatch by table, reply
+ *	mem.c		memory and mappings of a process
+ *	proc.c		which processes there are, their arguments and environments
+ *	procfs.c	what only this kernel's own /proc can say
+ *
+ * uapi/hypermem.h is the protocol.  The host asks, this module answers; it
+ * never acts by itself, and does nothing at all while nobody asks.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/module.h>
+
+#include "link.h"
+#include "ops.h"
+
+static int __init hypermem_init(void)
+{
+	int rc;
+
+	rc = hypermem_ops_init();
+	if (rc)
+		return rc;
+	rc = hypermem_procfs_init();
+	if (rc)
+		return rc;
+	rc = hypermem_virtio_register();
+	if (rc)
+		goto exit_procfs;
+	return 0;
+
+exit_procfs:
+	hypermem_procfs_exit();
+	return rc;
+}
+
+static void __exit hypermem_exit(void)
+{
+	hypermem_virtio_unregister();
+	hypermem_procfs_exit();
+}
+
+module_init(hypermem_init);
+module_exit(hypermem_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Shows this guest's processes to hypermemfs on the host");
+MODULE_VERSION("0.1.0");

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * mem: memory and mappings of a process.
+ *
+ * The bytes are moved by access_process_vm(), the kernel's own way for debuggers:
+ * it pins what it touches, breaks copy-on-write and keeps caches coherent.  What it
+ * must not do is make memory: it would grow a stack downwards to meet an address,
+ * so only what is mapped already is asked of it.
+ */
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/string.h>
+
+#include "compat.h"
+#include "ops.h"
+
+/* How many of the `size` bytes at addr are mapped without a gap. */
+static u32 mem_mapped(struct mm_struct *mm, u64 addr, u32 size)
+{
+	unsigned long start = addr, end = start;
+	struct vm_area_struct *vma;
+
+	if (start != addr || !size)
+		return 0;
+	/* Beyond user space only the gate area (vsyscall, vectors) can be; it is no vma. */
+	if (addr >= mm->task_size)
+		return size;
+	mmap_read_lock(mm);
+	while (end - start < size) {
+		vma = find_vma(mm, end);
+		if (!vma || vma->vm_start > end)
+			break;
+		end = vma->vm_end;
+	}
+	mmap_read_unlock(mm);
+	return min_t(unsigned long, end - start, size);
+}
+
+/*
+ * Returns bytes copied, -ENXIO if the process has no memory, -EIO if the first byte
+ * is not mapped.
+ */
+static int mem_access(struct task_struct *task, u64 addr, void *buf, u32 size, unsigned int flags)
+{
+	struct mm_struct *mm = get_task_mm(task);
+	u32 mapped;
+	int n = 0;
+
+	if (!mm)
+		return pid_alive(task) ? -ENXIO : -ESRCH;
+	mapped = mem_mapped(mm, addr, size);
+	if (mapped)
+		n = access_process_vm(task, addr, buf, mapped, flags);
+	mmput(mm);
+	return n ?: -EIO;
+}
+
+int hypermem_read(struct hypermem_request *request)
+{
+	int n;
+
+	if (!request->out_max)
+		return 0;
+	n = mem_access(request->task, request->header.addr, request->out, request->out_max,
+		       FOLL_FORCE);
+	if (n == -ENXIO)
+		return 0;
+	if (n < 0)
+		return n;
+	request->out_size = n;
+	return n == request->out_max ? 0 : -EIO;
+}
+
+int hypermem_write(struct hypermem_request *request)
+{
+	u32 size = request->header.size;
+	int n;
+
+	if (!size)
+		return 0;
+	n = mem_access(request->task, request->header.addr, request->data, size,
+		       FOLL_FORCE | FOLL_WRITE);
+	if (n < 0)
+		return n == -ENXIO ? -EIO : n;
+	request->out_size = n;
+	return n == size ? 0 : -EIO;
+}
+
+int hypermem_read_str(struct hypermem_request *request)
+{
+	u64 addr = request->header.addr;
+	u8 *nul;
+	int n;
+
+	while (request->out_size < request->out_max) {
+		u32 size = min_t(u32, request->out_max - request->out_size,
+				 PAGE_SIZE - offset_in_page(addr));
+
+		n = mem_access(request->task, addr, request->out + request->out_size, size,
+			       FOLL_FORCE);
+		if (n < 0)
+			return n == -ENXIO ? -EIO : n;
+		nul = memchr(request->out + request->out_size, 0, n);
+		if (nul) {
+			request->out_size = nul + 1 - request->out;
+			return 0;
+		}
+		request->out_size += n;
+		if (n < size)
+			return -EIO;
+		addr += n;
+	}
+	return 0;
+}
+
+static void map_fill(const struct vm_area_struct *vma, struct hypermem_map_record *rec)
+{
+	unsigned long flags = vma->vm_flags;
+
+	*rec = (struct hypermem_map_record){
+		.start = vma->vm_start,
+		.end = vma->vm_end,
+		.flags = (flags & VM_READ ? HYPER_MAP_READ : 0) |
+			 (flags & VM_WRITE ? HYPER_MAP_WRITE : 0) |
+			 (flags & VM_EXEC ? HYPER_MAP_EXEC : 0) |
+			 (flags & VM_MAYSHARE ? HYPER_MAP_SHARED : 0),
+	};
+	if ((flags & (VM_IO | VM_PFNMAP)) && !(vma->vm_ops && vma->vm_ops->access))
+		rec->flags |= HYPER_MAP_NO_ACCESS;
+	if (vma->vm_file) {
+		const struct inode *inode = file_inode(vma->vm_file);
+
+		rec->offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
+		rec->inode = inode->i_ino;
+		rec->dev_major = MAJOR(inode->i_sb->s_dev);
+		rec->dev_minor = MINOR(inode->i_sb->s_dev);
+	}
+}
+
+int hypermem_list_maps(struct hypermem_request *request)
+{
+	struct mm_struct *mm = get_task_mm(request->task);
+	unsigned long addr = request->header.addr;
+	struct hypermem_map_record rec;
+	struct vm_area_struct *vma;
+
+	request->out_addr = 0;
+	if (!mm)
+		return pid_alive(request->task) ? 0 : -ESRCH;
+	mmap_read_lock(mm);
+	if (addr == request->header.addr) {
+		while ((vma = find_vma(mm, addr))) {
+			map_fill(vma, &rec);
+			if (!hypermem_put_map(request, &rec)) {
+				request->out_addr = addr;
+				break;
+			}
+			addr = vma->vm_end;
+		}
+	}
+	mmap_read_unlock(mm);
+	mmput(mm);
+	return 0;
+}

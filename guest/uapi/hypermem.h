@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The hypermem protocol: what the host's hypermemfs and the guest's
+ * hypermem.ko say to each other over a QEMU chardev.
+ *
+ * This header is the reference; docs/protocol.md explains it.  Everything on
+ * the wire is little-endian, on every architecture.
+ *
+ * The unit is the region of the original hypermem: a 24-byte header and up to
+ * 4072 bytes of data, one page together.  A frame is the header and the data
+ * in use, never padding, and HELLO may agree on more data than a region holds.
+ *
+ *   op    bits  0-31  operation (host to guest) or response (guest to host)
+ *         bits 32-63  pid, in the guest's initial pid namespace
+ *   addr              address, offset or cursor; in a failure the errno
+ *   size  bits  0-31  byte count
+ *         bits 32-47  tag: chosen by the host, echoed by the guest
+ *         bits 48-63  stamp: which process of that pid is meant, 0 for any
+ *
+ * An operation or response with HYPER_DATA set is followed by `size` bytes of
+ * data; one without is followed by nothing, and `size` is only a number.  So a
+ * receiver finds the next frame even after an operation that it does not know.
+ *
+ * Replies come in any order.  Each has the tag, pid and stamp of its request.
+ * A request with a stamp fails with ESRCH if the process of that pid has
+ * another one: a reused pid is never mistaken for the old process.
+ */
+#ifndef HYPERMEM_UAPI_H
+#define HYPERMEM_UAPI_H
+
+#include <linux/types.h>
+
+#define HYPERMEM_VERSION	1
+#define HYPERMEM_MAGIC		0x004d454d52505948ULL	/* "HYPRMEM\0" in memory */
+#define HYPERMEM_PORT_PREFIX	"org.hypermem."		/* virtio-serial port names */
+
+#define HYPERMEM_HEADER_SIZE	24
+#define HYPERMEM_CHUNK_SIZE	4072			/* data of one region */
+#define HYPERMEM_DATA_MAX	(1024 * 1024)		/* data of any frame */
+#define HYPERMEM_PID_MAX	(4 * 1024 * 1024)	/* PID_MAX_LIMIT */
+
+struct mem_region {
+	__le64 op;
+	__le64 addr;
+	__le64 size;
+	char data[HYPERMEM_CHUNK_SIZE];
+};
+
+#define HYPER_PID_SHIFT		32
+#define HYPER_TAG_SHIFT		32
+#define HYPER_STAMP_SHIFT	48
+
+#define HYPER_DATA		0x100	/* `size` bytes of data follow */
+#define HYPER_OP_INDEX(op)	((op) & 0xff)	/* bit of `op` in a mask of operations */
+
+/*
+ * Operations.  "size: limit" is the greatest number of data bytes that the
+ * host takes in the reply; it must not exceed what HELLO agreed on.
+ */
+enum HYPER_OP {
+	HYPER_OP_NONE = 0,
+
+	/*
+	 * First after every (re)connect; nothing else is answered before it.
+	 * addr: HYPERMEM_MAGIC, data: struct hypermem_hello.
+	 * READ_OK, addr: the nonce, data: struct hypermem_hello_reply.
+	 */
+	HYPER_OP_HELLO = 1 | HYPER_DATA,
+
+	/*
+	 * Memory of process pid.  addr: virtual address, size: limit.
+	 * READ_OK, addr: the address, data: all the bytes asked for.
+	 * READ_PARTIAL, data: the bytes before the fault.
+	 * READ_OK without data: the process has no memory (kernel thread, zombie).
+	 */
+	HYPER_OP_READ = 2,
+
+	/*
+	 * addr: virtual address, data: the bytes.  Writes as a debugger does:
+	 * read-only private mappings get a private copy.
+	 * WRITE_OK or WRITE_PARTIAL, size: bytes written.
+	 */
+	HYPER_OP_WRITE = 3 | HYPER_DATA,
+
+	/*
+	 * A C string.  addr: virtual address, size: limit.
+	 * READ_OK, data: the string with its NUL, or `limit` bytes without one.
+	 * READ_PARTIAL, data: the bytes before a fault, none of them NUL.
+	 */
+	HYPER_OP_READ_STR = 4,
+
+	/*
+	 * The process's argument vector, as its /proc/PID/cmdline says.
+	 * addr: offset, size: limit.  READ_OK with less than `limit`: the end.
+	 */
+	HYPER_OP_READ_PROCARGS = 5,
+
+	/* The same for /proc/PID/environ. */
+	HYPER_OP_READ_PROCENV = 6,
+
+	/*
+	 * What readlink of /proc/PID/fd/FD says.  addr: fd, size: limit.
+	 * READ_OK, data: the text, without NUL.
+	 */
+	HYPER_OP_READ_FD_NAME = 7,
+
+	/*
+	 * Processes (thread group leaders) with pid >= addr, ascending.
+	 * addr: cursor, from 0; size: limit.
+	 * READ_OK, data: struct hypermem_proc[], addr: the next cursor, 0 at the end.
+	 */
+	HYPER_OP_LIST_PROCS = 8,
+
+	/* READ_OK, data: struct hypermem_proc of process (or thread) pid. */
+	HYPER_OP_READ_PROC = 9,
+
+	/* As LIST_PROCS: the open files of pid with fd >= addr, struct hypermem_fd[]. */
+	HYPER_OP_LIST_FDS = 10,
+
+	/* As LIST_PROCS: the mappings of pid that end above addr, struct hypermem_map[]. */
+	HYPER_OP_LIST_MAPS = 11,
+
+	/* What readlink of /proc/PID/NAME says.  addr: enum HYPER_LINK, size: limit. */
+	HYPER_OP_READ_LINK = 12,
+
+	/*
+	 * A text file of /proc/PID, byte for byte, whole records at a time.
+	 * addr: cursor, from 0; data: its name, without NUL or slash.
+	 * READ_OK, data: text, addr: the next cursor, 0 at the end.
+	 */
+	HYPER_OP_READ_PROC_FILE = 13 | HYPER_DATA,
+
+	HYPER_OP_MAX = 14,	/* one more than the greatest index */
+};
+
+enum HYPER_RESP {
+	/* Success.  addr: the request's, or what the operation says. */
+	HYPER_RESP_READ_OK = 0xf0000001 | HYPER_DATA,
+	/* Data up to a fault.  addr: errno of the fault. */
+	HYPER_RESP_READ_PARTIAL = 0xf0000002 | HYPER_DATA,
+	/* Nothing.  addr: errno, size: 0. */
+	HYPER_RESP_READ_FAIL = 0xf0000003,
+
+	/* The same for WRITE; size: bytes written. */
+	HYPER_RESP_WRITE_OK = 0xf0000004,
+	HYPER_RESP_WRITE_PARTIAL = 0xf0000005,
+	HYPER_RESP_WRITE_FAIL = 0xf0000006,
+
+	/*
+	 * Not a reply (tag 0): the guest has no session with this host, or has
+	 * lost track of its frames.  Nothing in flight will be answered: the
+	 * host says HELLO again.
+	 */
+	HYPER_RESP_RESET = 0xf0000007,
+};
+
+/* READ_LINK's addr. */
+enum HYPER_LINK {
+	HYPER_LINK_EXE = 0,
+	HYPER_LINK_CWD = 1,
+	HYPER_LINK_ROOT = 2,
+	HYPER_LINK_MAX = 3,
+};
+
+/*
+ * errno on the wire is Linux's generic numbering (asm-generic/errno.h), a
+ * positive number.  1 to 34 are the same everywhere; these are not.
+ */
+enum HYPER_ERRNO {
+	HYPER_ENAMETOOLONG = 36,
+	HYPER_ELOOP = 40,
+	HYPER_EPROTO = 71,
+	HYPER_EOVERFLOW = 75,
+	HYPER_EOPNOTSUPP = 95,
+	HYPER_ETIMEDOUT = 110,
+	HYPER_ESTALE = 116,
+};
+
+#define HYPER_HELLO_READONLY	0x1	/* refuse WRITE, whoever asks */
+
+struct hypermem_hello {
+	__le32 version;		/* HYPERMEM_VERSION of the host */
+	__le32 flags;		/* HYPER_HELLO_* */
+	__le64 nonce;		/* random; the reply's addr */
+	__le32 max_data;	/* greatest data of a frame that the host takes */
+	__le32 reserved;	/* 0 */
+};
+
+#define HYPER_HELLO_BIG_ENDIAN	0x2	/* the guest's own byte order */
+
+/*
+ * Later versions may append to the reply; the host ignores what it does not
+ * know.  The first 16 bytes are the same in all versions.
+ */
+struct hypermem_hello_reply {
+	__le32 version;		/* HYPERMEM_VERSION of the guest */
+	__le32 flags;		/* HYPER_HELLO_* */
+	__le64 epoch;		/* random, per load of the module, not 0 */
+	__le64 ops;		/* operations that the module has, by index */
+	__le64 allowed;		/* operations that it will do in this session */
+	__le32 max_data;	/* greatest data of any frame, either way */
+	__le32 max_inflight;	/* requests that it works on at a time */
+	__le32 page_size;	/* bytes */
+	__le32 word_bits;	/* of the kernel: 32 or 64 */
+	char release[80];	/* uname -r, NUL-terminated, as the next two */
+	char machine[48];	/* uname -m */
+	char module[32];	/* version of the module */
+};
+
+#define HYPER_PROC_KTHREAD	0x1	/* kernel thread */
+#define HYPER_PROC_MM		0x2	/* has an address space */
+#define HYPER_PROC_DUMPABLE	0x4	/* its /proc files belong to its owner */
+
+struct hypermem_proc {
+	__le32 pid;
+	__le32 ppid;		/* 0: none */
+	__le32 uid;		/* effective, in the initial user namespace */
+	__le32 gid;
+	__le16 stamp;		/* hash of the start time, not 0 */
+	__u8 state;		/* letter, as in /proc/PID/stat; 0 if not known */
+	__u8 flags;		/* HYPER_PROC_* */
+	__le32 threads;
+	__le64 start_time;	/* ns since the guest booted */
+	__le64 start_time_real;	/* ns since 1970, by the guest's clock */
+	__le64 arg_start;	/* addresses; 0 without HYPER_PROC_MM */
+	__le64 arg_end;
+	__le64 env_start;
+	__le64 env_end;
+	__le64 task_size;	/* end of the user address space */
+	char comm[16];		/* NUL-padded */
+	__le64 reserved[4];	/* 0 */
+};
+
+struct hypermem_fd {
+	__le32 fd;
+	__le32 mode;		/* of the link in /proc/PID/fd: S_IFLNK | 0700's */
+};
+
+#define HYPER_MAP_READ		0x1
+#define HYPER_MAP_WRITE		0x2
+#define HYPER_MAP_EXEC		0x4
+#define HYPER_MAP_SHARED	0x8
+#define HYPER_MAP_NO_ACCESS	0x10	/* device memory that nobody can read here */
+
+struct hypermem_map {
+	__le64 start;
+	__le64 end;		/* first address behind */
+	__le64 offset;		/* in the file, bytes */
+	__le64 inode;		/* 0: no file */
+	__le32 dev_major;
+	__le32 dev_minor;
+	__le32 flags;		/* HYPER_MAP_* */
+	__le32 reserved;	/* 0 */
+};
+
+_Static_assert(sizeof(struct mem_region) == 4096, "one page");
+_Static_assert(sizeof(struct hypermem_hello) == 24, "ABI");
+_Static_assert(sizeof(struct hypermem_hello_reply) == 208, "ABI");
+_Static_assert(sizeof(struct hypermem_proc) == 128, "ABI");
+_Static_assert(sizeof(struct hypermem_fd) == 8, "ABI");
+_Static_assert(sizeof(struct hypermem_map) == 48, "ABI");
+
+#endif

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""Options and marks of the tests that need a guest, fake or real."""
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("hypermemfs")
+    group.addoption("--backend", choices=["fake", "vm"], default=os.environ.get("BACKEND", "fake"),
+                    help="the guest: fake (this host, played by fake_guest) or vm (QEMU)")
+    group.addoption("--builddir", type=Path, default=ROOT / "build-dev",
+                    help="where meson has built (default: build-dev)")
+    group.addoption("--hypermemfs", type=Path, metavar="PATH",
+                    default=os.environ.get("HYPERMEMFS"),
+                    help="the daemon (default: fs/hypermemfs in builddir)")
+    group.addoption("--fake-guest", type=Path, metavar="PATH", default=os.environ.get("FAKE_GUEST"),
+                    help="the fake guest (default: tests/fake_guest in builddir)")
+    group.addoption("--victim", type=Path, metavar="PATH", default=os.environ.get("VICTIM"),
+                    help="vm/victim.c, static (default: tests/victim in builddir)")
+    group.addoption("--module", type=Path, default=ROOT / "guest" / "hypermem.ko",
+                    help="the guest's module, for --backend=vm")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fake(why): makes no sense with a real guest")
+    config.addinivalue_line("markers", "vm(why): makes no sense with the fake guest")
+    config.addinivalue_line("markers", "daemon_talks: lines on the daemon's stderr are expected")
+    config.addinivalue_line("markers", "limit(seconds): the test may take longer than usual")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    backend = config.getoption("backend")
+    for item in items:
+        for other in {"fake", "vm"} - {backend}:
+            if mark := item.get_closest_marker(other):
+                item.add_marker(pytest.mark.skip(reason=f"only {other}: {mark.args[0]}"))

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What fake_guest.c (which answers) and fake_guest_misbehave.c (which spoils the
+ * answers) know of each other.
+ */
+#ifndef FAKE_GUEST_PRIV_H
+#define FAKE_GUEST_PRIV_H
+
+#include <glib.h>
+
+#include "guest/uapi/hypermem.h"
+#include "tests/fake_guest.h"
+
+/* One frame, either way, in CPU order. */
+struct frame {
+	uint32_t op;
+	uint32_t pid;
+	uint64_t addr;
+	uint32_t size;		/* of a reply with data: set when it is sent */
+	uint16_t tag;
+	uint16_t stamp;
+	GByteArray *data;	/* never NULL */
+};
+
+/* A connection, alive until its last request has been answered. */
+struct conn {
+	struct fake_guest *guest;
+	grefcount refs;
+	int fd;
+	GMutex lock;		/* protects what follows, and a frame going out */
+	bool closed;
+	unsigned int session;	/* counts HELLOs; 0: none yet */
+	bool readonly;		/* the host asked for it */
+	uint32_t max_data;	/* agreed on */
+};
+
+/* A request at work. */
+struct request {
+	struct conn *conn;
+	struct frame frame;
+	unsigned int session;	/* the one that it belongs to */
+	uint32_t max_data;
+	bool readonly;
+	int dir;		/* /proc/PID, so that a reused pid is no danger; or -1 */
+};
+
+/*
+ * A way to go wrong.  Each hook may be NULL; `arg` is the number behind the '='.
+ */
+struct misbehaviour {
+	const char *name;
+	int64_t arg;		/* if none is given */
+	/* When it is chosen. */
+	void (*begin)(struct fake_guest *guest, struct conn *conn);
+	/* Before the request is looked at; true: it gets no answer. */
+	bool (*request)(struct request *request, int64_t arg);
+	/* Change the answer. */
+	void (*reply)(struct request *request, struct frame *reply, int64_t arg);
+	/* Send something else in place of the answer. */
+	void (*send)(struct conn *conn, struct frame *reply, int64_t arg);
+	/* Change what a process's start time hashes to. */
+	uint16_t (*stamp)(uint16_t stamp);
+};
+
+/* The row of the table that `text` names; NULL if none.  *ret_arg is its number. */
+const struct misbehaviour *misbehaviour_find(const char *text, int64_t *ret_arg);
+
+/* A guest that boots: new epoch, and it has forgotten its host. */
+void fake_guest_reboot(struct fake_guest *guest, struct conn *conn);
+
+/* A whole frame, unless the connection is closed. */
+void conn_send(struct conn *conn, struct frame *frame);
+/* Any bytes. */
+void conn_send_raw(struct conn *conn, const void *buf, size_t size);
+/* As though QEMU had died. */
+void conn_hang_up(struct conn *conn);
+/* Header and data as they go over the wire. */
+GByteArray *frame_encode(const struct frame *frame);
+
+#endif

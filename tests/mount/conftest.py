@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of the mount tests: the world, and the checks after each test."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from world import FakeGuest, HostWorld, Mount, Victim, VmWorld, World, watchdog
+
+LIMIT = 60.0  # seconds of a test without @pytest.mark.limit
+
+
+def _path(config: pytest.Config, option: str, built: str) -> Path:
+    path = config.getoption(option) or config.getoption("builddir") / built
+    if not path.exists():
+        pytest.exit(f"{path} does not exist: build it, or say where it is with --{option}", 2)
+    return path.resolve()
+
+
+@pytest.fixture(scope="session")
+def session_world(pytestconfig: pytest.Config) -> Iterator[World]:
+    daemon = _path(pytestconfig, "hypermemfs", "fs/hypermemfs")
+    tools = {"victim": _path(pytestconfig, "victim", "tests/victim"),
+             "mapper": pytestconfig.getoption("builddir") / "tests/mapper"}
+    world: World
+    if pytestconfig.getoption("backend") == "vm":
+        world = VmWorld(daemon, _path(pytestconfig, "module", ""), tools)
+    else:
+        world = HostWorld(daemon, _path(pytestconfig, "fake_guest", "tests/fake_guest"), tools)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def world(session_world: World, request: pytest.FixtureRequest) -> Iterator[World]:
+    """The guest with its mount; afterwards daemon and guest must be well."""
+    limit = request.node.get_closest_marker("limit")
+    with watchdog(limit.args[0] if limit else LIMIT):
+        yield session_world
+        session_world.forget_processes()
+        session_world.forget_mounts()
+    try:
+        session_world.mount_.check(talks=bool(request.node.get_closest_marker("daemon_talks")))
+    finally:
+        session_world.remount()
+
+
+@pytest.fixture
+def victim(world: World) -> Victim:
+    """A process with memory to look into: victim.c's mem."""
+    return world.victim("mem", world.scratch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def healthy_guest(session_world: World) -> Iterator[None]:
+    yield
+    session_world.check()
+
+
+@pytest.fixture
+def fake(world: HostWorld) -> Iterator[FakeGuest]:
+    """A guest of the test's own, to misbehave."""
+    with world.guest() as guest:
+        yield guest
+
+
+@pytest.fixture
+def mount(world: HostWorld, fake: FakeGuest) -> Iterator[Mount]:
+    """A mount of `fake` whose requests time out after a second."""
+    with Mount(world.daemon, fake.socket, "-o", "timeout=1") as m:
+        yield m
+        m.check(talks=True)

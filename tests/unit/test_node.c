@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+/*
+ * node: which paths name something, by their form alone.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "fs/node.h"
+
+static void a_path_names_a_row_and_its_numbers(void **state)
+{
+	static const struct {
+		const char *path, *name;	/* NULL: the row of a number */
+		uint32_t pid, fd;
+		mode_t type;
+	} rows[] = {
+		{ "/", "/", 0, 0, S_IFDIR },
+		{ "", "/", 0, 0, S_IFDIR },
+		{ "/info", "info", 0, 0, S_IFREG },
+		{ "/pid", "pid", 0, 0, S_IFDIR },
+		{ "/pid/", "pid", 0, 0, S_IFDIR },
+		{ "//pid//1", NULL, 1, 0, S_IFDIR },
+		{ "/pid/1", NULL, 1, 0, S_IFDIR },
+		{ "/pid/4194303", NULL, 4194303, 0, S_IFDIR },
+		{ "/pid/42/mem", "mem", 42, 0, S_IFREG },
+		{ "/pid/42/cmdline", "cmdline", 42, 0, S_IFREG },
+		{ "/pid/42/environ", "environ", 42, 0, S_IFREG },
+		{ "/pid/42/maps", "maps", 42, 0, S_IFREG },
+		{ "/pid/42/exe", "exe", 42, 0, S_IFLNK },
+		{ "/pid/42/fd", "fd", 42, 0, S_IFDIR },
+		{ "/pid/42/fd/0", NULL, 42, 0, S_IFLNK },
+		{ "/pid/42/fd/10", NULL, 42, 10, S_IFLNK },
+		{ "/pid/42/fd/2147483647", NULL, 42, INT32_MAX, S_IFLNK },
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		struct hmfs_node node = {};
+
+		if (hmfs_node_lookup(rows[i].path, &node) != 0)
+			fail_msg("%s: not found", rows[i].path);
+		if (g_strcmp0(node.row->name, rows[i].name) != 0 || node.pid != rows[i].pid ||
+		    node.fd != rows[i].fd || (node.row->mode & S_IFMT) != rows[i].type)
+			fail_msg("%s: %s, %u, %u", rows[i].path, node.row->name, node.pid,
+				 node.fd);
+	}
+}
+
+static void what_is_not_in_the_tree_is_enoent(void **state)
+{
+	static const struct {
+		const char *path;
+		int rc;
+	} rows[] = {
+		{ "/nothing", -ENOENT },
+		{ "/inf", -ENOENT },
+		{ "/infos", -ENOENT },
+		{ "/Info", -ENOENT },
+		{ "/.", -ENOENT },
+		{ "/..", -ENOENT },
+		{ "/1", -ENOENT },
+		/* Numbers have one form. */
+		{ "/pid/0", -ENOENT },
+		{ "/pid/00", -ENOENT },
+		{ "/pid/01", -ENOENT },
+		{ "/pid/+1", -ENOENT },
+		{ "/pid/-1", -ENOENT },
+		{ "/pid/ 1", -ENOENT },
+		{ "/pid/1 ", -ENOENT },
+		{ "/pid/1x", -ENOENT },
+		{ "/pid/0x1", -ENOENT },
+		{ "/pid/1e3", -ENOENT },
+		{ "/pid/self", -ENOENT },
+		{ "/pid/\xd9\xa1", -ENOENT },	/* a digit, to some */
+		{ "/pid/2147483648", -ENOENT },
+		{ "/pid/4294967297", -ENOENT },
+		{ "/pid/9999999999", -ENOENT },
+		{ "/pid/18446744073709551617", -ENOENT },
+		{ "/pid/11111111111111111111111111111111111111111111", -ENOENT },
+		{ "/pid/42/nothing", -ENOENT },
+		{ "/pid/42/0", -ENOENT },
+		{ "/pid/42/fd/00", -ENOENT },
+		{ "/pid/42/fd/01", -ENOENT },
+		{ "/pid/42/fd/-1", -ENOENT },
+		{ "/pid/42/fd/2147483648", -ENOENT },
+		{ "/pid/42/fd/mem", -ENOENT },
+		/* Below what is no directory. */
+		{ "/info/x", -ENOTDIR },
+		{ "/pid/42/mem/x", -ENOTDIR },
+		{ "/pid/42/mem/x/y", -ENOTDIR },
+		{ "/pid/42/exe/x", -ENOTDIR },
+		{ "/pid/42/fd/1/x", -ENOTDIR },
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		struct hmfs_node node = { .pid = 7 };
+		int rc = hmfs_node_lookup(rows[i].path, &node);
+
+		if (rc != rows[i].rc)
+			fail_msg("%s: %d", rows[i].path, rc);
+		/* Written only on success. */
+		assert_int_equal(node.pid, 7);
+		assert_null(node.row);
+	}
+}
+
+/* Every file of the tree says how it is read, and every directory what is in it. */
+static void check_rows(const struct hmfs_row *rows)
+{
+	for (; rows->name || rows->number != HMFS_NAME; rows++) {
+		const char *name = rows->name ?: "(number)";
+
+		if (S_ISDIR(rows->mode) ? !rows->rows :
+					  S_ISLNK(rows->mode) ? !rows->readlink : !rows->read)
+			fail_msg("%s: nothing does it", name);
+		if (!!rows->write != (S_ISREG(rows->mode) && (rows->mode & 0222)))
+			fail_msg("%s: mode %o", name, rows->mode);
+		if (rows->rows)
+			check_rows(rows->rows);
+	}
+}
+
+static void every_row_can_do_what_its_mode_says(void **state)
+{
+	struct hmfs_node root;
+
+	assert_int_equal(hmfs_node_lookup("/", &root), 0);
+	check_rows(root.row->rows);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_path_names_a_row_and_its_numbers),
+		cmocka_unit_test(what_is_not_in_the_tree_is_enoent),
+		cmocka_unit_test(every_row_can_do_what_its_mode_says),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

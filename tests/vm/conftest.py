@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of the module's tests: guests, and the host's end of the link."""
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "mount")]
+import lab  # noqa: E402
+from lab import Guest  # noqa: E402
+from link import Link  # noqa: E402
+from world import Mount, watchdog  # noqa: E402
+
+LIMIT = 60.0  # seconds of a test without @pytest.mark.limit
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    with contextlib.suppress(ValueError):  # somebody else has it, too
+        parser.getgroup("hypermemfs").addoption("--long", action="store_true",
+                                                help="run what takes long for longer")
+
+
+class Kit(NamedTuple):
+    """What guests are made of."""
+    kernel: Path
+    image: Path
+
+
+@pytest.fixture(scope="session")
+def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    module = pytestconfig.getoption("module")
+    if not module.exists():
+        pytest.exit(f"{module} does not exist: build it, or say where it is with --module", 2)
+    directory = tmp_path_factory.mktemp("kit")
+    # A copy: it may be built anew meanwhile.
+    copy = shutil.copy(module, directory / "hypermem.ko")
+    kernel = lab.kernel()
+    return Kit(kernel, lab.initramfs(directory / "initramfs", {copy: "/hypermem.ko"}, kernel))
+
+
+@pytest.fixture(scope="session")
+def daemon(pytestconfig: pytest.Config) -> Path:
+    path = (pytestconfig.getoption("hypermemfs") or
+            pytestconfig.getoption("builddir") / "fs/hypermemfs")
+    if not path.exists():
+        pytest.exit(f"{path} does not exist: build it, or say where it is with --hypermemfs", 2)
+    return path.resolve()
+
+
+@pytest.fixture(scope="session")
+def seconds(pytestconfig: pytest.Config) -> float:
+    """How long a test under load lasts."""
+    return 60.0 if pytestconfig.getoption("--long") else 4.0
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that waits for a mount for ever loses it."""
+    limit = request.node.get_closest_marker("limit")
+    with watchdog(limit.args[0] if limit else LIMIT):
+        yield
+
+
+@contextlib.contextmanager
+def booted(kit: Kit, **options: Any) -> Iterator[Guest]:
+    """A guest that must be well at the end."""
+    with Guest.boot(kit.kernel, kit.image, **options) as guest:
+        try:
+            yield guest
+        except BaseException:
+            print(guest.console()[-3000:])
+            raise
+        guest.check_console()
+
+
+@pytest.fixture
+def boot(kit: Kit) -> Iterator[Callable[..., Guest]]:
+    """Boots guests of the test's own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(booted(kit, **options))
+
+
+@pytest.fixture(scope="module")
+def machine(kit: Kit) -> Iterator[Guest]:
+    with booted(kit, smp=2, mem="1G") as guest:
+        yield guest
+
+
+@pytest.fixture
+def guest(machine: Guest) -> Iterator[Guest]:
+    """The guest that the tests of a file share: the module is loaded, nobody is connected."""
+    yield machine
+    machine.run("killall -9 victim slowfs 2>/dev/null")
+    machine.check_console()
+    with Link(machine.hm_socket) as link:
+        assert link.hello().ops
+
+
+@pytest.fixture
+def link(guest: Guest) -> Iterator[Link]:
+    """A session with it."""
+    with Link(guest.hm_socket) as link:
+        link.hello()
+        yield link
+
+
+@contextlib.contextmanager
+def load(work: Callable[[], object], threads: int = 1) -> Iterator[list[BaseException]]:
+    """Do it over and over in threads of its own; what it raises is for the caller to judge."""
+    stop = threading.Event()
+    raised: list[BaseException] = []
+
+    def loop() -> None:
+        while not stop.is_set():
+            try:
+                work()
+            except Exception as error:
+                raised.append(error)
+
+    running = [threading.Thread(target=loop) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield raised
+    finally:
+        stop.set()
+        for thread in running:
+            thread.join()
