@@ -2,7 +2,7 @@
 /*
  * hypermem: answers the host's questions about this guest's processes.
  *
- *	link_virtio.c	bytes from and to a virtio-serial port
+ *	link_virtio*.c	bytes from and to a virtio-serial port
  *	link.c		frames out of bytes; sessions
  *	ops.c		validate, dispatch by table, reply
  *	mem.c		memory and mappings of a process

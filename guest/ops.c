@@ -33,8 +33,8 @@ enum {
  * struct hypermem_op - an operation
  * @op: its number, with HYPER_DATA if it comes with data
  * @flags: OP_*
- * @out: room for the reply's data, in bytes; with OP_LIMIT the host says; U32_MAX:
- *	as much as a frame of the session holds
+ * @out: room for the reply's data, in bytes; with OP_LIMIT the host says; FRAME: as
+ *	much as a frame of the session holds
  * @handle: does it; NULL for HELLO, which is not done in the workqueue
  */
 struct hypermem_op {
@@ -45,33 +45,22 @@ struct hypermem_op {
 };
 
 #define OP(name) [HYPER_OP_INDEX(HYPER_OP_##name)] = { .op = HYPER_OP_##name
+#define FRAME	U32_MAX
 
 static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
 	OP(HELLO) },
-	OP(READ),		.handle = hypermem_read,
-				.flags = OP_PROCESS | OP_LIMIT },
-	OP(WRITE),		.handle = hypermem_write,
-				.flags = OP_PROCESS | OP_WRITES },
-	OP(READ_STR),		.handle = hypermem_read_str,
-				.flags = OP_PROCESS | OP_LIMIT },
-	OP(READ_PROCARGS),	.handle = hypermem_read_procargs,
-				.flags = OP_PROCESS | OP_LIMIT },
-	OP(READ_PROCENV),	.handle = hypermem_read_procenv,
-				.flags = OP_PROCESS | OP_LIMIT },
-	OP(READ_FD_NAME),	.handle = hypermem_read_fd_name,
-				.flags = OP_PROCESS | OP_LIMIT },
-	OP(LIST_PROCS),		.handle = hypermem_list_procs,
-				.flags = OP_LIMIT },
-	OP(READ_PROC),		.handle = hypermem_read_proc,
-				.flags = OP_PROCESS, .out = sizeof(struct hypermem_proc) },
-	OP(LIST_FDS),		.handle = hypermem_list_fds,
-				.flags = OP_PROCESS | OP_LIMIT },
-	OP(LIST_MAPS),		.handle = hypermem_list_maps,
-				.flags = OP_PROCESS | OP_LIMIT },
-	OP(READ_LINK),		.handle = hypermem_read_link,
-				.flags = OP_PROCESS | OP_LIMIT },
-	OP(READ_PROC_FILE),	.handle = hypermem_read_proc_file,
-				.flags = OP_PROCESS, .out = U32_MAX },
+	OP(READ), OP_PROCESS | OP_LIMIT, 0, hypermem_read },
+	OP(WRITE), OP_PROCESS | OP_WRITES, 0, hypermem_write },
+	OP(READ_STR), OP_PROCESS | OP_LIMIT, 0, hypermem_read_str },
+	OP(READ_PROCARGS), OP_PROCESS | OP_LIMIT, 0, hypermem_read_procargs },
+	OP(READ_PROCENV), OP_PROCESS | OP_LIMIT, 0, hypermem_read_procenv },
+	OP(READ_FD_NAME), OP_PROCESS | OP_LIMIT, 0, hypermem_read_fd_name },
+	OP(LIST_PROCS), OP_LIMIT, 0, hypermem_list_procs },
+	OP(READ_PROC), OP_PROCESS, sizeof(struct hypermem_proc), hypermem_read_proc },
+	OP(LIST_FDS), OP_PROCESS | OP_LIMIT, 0, hypermem_list_fds },
+	OP(LIST_MAPS), OP_PROCESS | OP_LIMIT, 0, hypermem_list_maps },
+	OP(READ_LINK), OP_PROCESS | OP_LIMIT, 0, hypermem_read_link },
+	OP(READ_PROC_FILE), OP_PROCESS, FRAME, hypermem_read_proc_file },
 };
 
 static const struct hypermem_op *hypermem_op_find(u32 op)
@@ -232,7 +221,7 @@ static int hypermem_request_check(struct hypermem_request *request, const struct
 		return -EPERM;
 	if (op->flags & OP_LIMIT)
 		out = request->header.size;
-	else if (out == U32_MAX)
+	else if (out == FRAME)
 		out = request->max_data;
 	if (out > request->max_data)
 		return -EINVAL;

@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="vm/victim.c, static (default: tests/victim in builddir)")
     group.addoption("--module", type=Path, default=ROOT / "guest" / "hypermem.ko",
                     help="the guest's module, for --backend=vm")
+    group.addoption("--long", action="store_true", help="run what takes long for longer")
 
 
 def pytest_configure(config: pytest.Config) -> None:

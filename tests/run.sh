@@ -70,8 +70,11 @@ lab_packages gcc libc6-dev make pkgconf meson ninja-build libfuse3-dev libglib2.
 [ -e "$build/build.ninja" ] || single setup meson setup "$build" --native-file tests/dev.ini
 if single build ninja -C "$build" && single module make -s -C guest check KDIR="$(lab_headers)"; then
     printf '\n== unit\n'
+    log=$build/meson-logs/testlog.junit.xml
+    rm -f "$log"
     timeout 600 meson test -C "$build" --no-rebuild --print-errorlogs
-    cp "$build/meson-logs/testlog.junit.xml" "$results/unit.xml"
+    [ -s "$log" ] || single unit-run sh -c "echo meson test has left no $log >&2; exit 1"
+    [ ! -s "$log" ] || cp "$log" "$results/unit.xml"
     tests_of mount-fake tests/mount --backend=fake
     if [ ! "$quick" ]; then
         tests_of mount-vm tests/mount --backend=vm

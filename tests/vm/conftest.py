@@ -22,12 +22,6 @@ from world import Mount, watchdog  # noqa: E402
 LIMIT = 60.0  # seconds of a test without @pytest.mark.limit
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    with contextlib.suppress(ValueError):  # somebody else has it, too
-        parser.getgroup("hypermemfs").addoption("--long", action="store_true",
-                                                help="run what takes long for longer")
-
-
 class Kit(NamedTuple):
     """What guests are made of."""
     kernel: Path
