@@ -251,3 +251,14 @@ ssize_t hm_chardev_receive(int fd, const struct iovec *iov, int n)
 		return -ECONNRESET;
 	return done < 0 ? -errno : done;
 }
+
+pid_t hm_chardev_peer(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	/* TCP sockets take the question, too, and answer 0. */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid < 0)
+		return 0;
+	return peer.pid;
+}

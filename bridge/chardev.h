@@ -35,4 +35,10 @@ int hm_chardev_open(const char *address, int timeout_ms, int *ret);
 ssize_t hm_chardev_send(int fd, const struct iovec *iov, int n);
 ssize_t hm_chardev_receive(int fd, const struct iovec *iov, int n);
 
+/*
+ * The process on this host that listens at the other end of a Unix socket: QEMU, if
+ * it made the socket itself.  0: there is none, or it cannot be told.
+ */
+pid_t hm_chardev_peer(int fd);
+
 #endif

@@ -23,6 +23,7 @@ int hm_client_open(const struct hm_client_config *config, uint32_t *ret_version,
 	int rc;
 
 	client->readonly = config->readonly;
+	client->ram = config->ram;
 	rc = hm_session_open(&client->session, config, ret_version);
 	if (rc) {
 		g_free(client);
@@ -47,6 +48,7 @@ void hm_client_close(struct hm_client *client)
 	if (!client)
 		return;
 	hm_session_close(&client->session);
+	hm_client_window_deinit(client);
 	g_free(client);
 }
 
@@ -102,7 +104,7 @@ static int fault_to_io(int rc)
  * What to tell of `got` bytes and what came then.  Only where there is nothing more is
  * fewer bytes than asked for an answer: whoever gets them takes that for the end.
  */
-static ssize_t short_or_failed(size_t got, int rc)
+ssize_t hm_short_or_failed(size_t got, int rc)
 {
 	rc = fault_to_io(rc);
 	return rc == 0 || (rc == -EIO && got) ? (ssize_t)got : rc;
@@ -176,7 +178,7 @@ static ssize_t read_run(struct hm_client *client, struct read *read)
 		hm_session_give_up(&client->session, read_call(read, done));
 		hm_call_deinit(read_call(read, done));
 	}
-	return short_or_failed(got, rc);
+	return hm_short_or_failed(got, rc);
 }
 
 /* Less than `size` where that would pass the end of all addresses. */
@@ -276,7 +278,7 @@ static ssize_t client_read_area(struct hm_client *client, uint32_t op, struct hm
 		hm_call_prepare(&call, op, who, offset + done, (uint8_t *)buf + done, want);
 		rc = hm_client_call(client, &call);
 		if (rc)
-			return short_or_failed(done, rc);
+			return hm_short_or_failed(done, rc);
 		done += call.n;
 		if (call.n < want)
 			break;

@@ -25,12 +25,21 @@
 #include "bridge/wire.h"
 
 struct hm_client;
+struct hm_reader;
+
+/* Whether guest RAM is read where QEMU has it, see ram.h. */
+enum hm_ram_use {
+	HM_RAM_AUTO,		/* if it can be done; otherwise the guest sends the bytes */
+	HM_RAM_OFF,
+	HM_RAM_REQUIRE,		/* large reads fail if it cannot be done */
+};
 
 struct hm_client_config {
 	const char *address;		/* see chardev.h; copied */
 	int timeout_ms;			/* deadline of one request, and of HELLO */
 	bool readonly;			/* tell the guest to refuse writes */
 	bool trace;			/* g_debug() a line per frame */
+	enum hm_ram_use ram;
 	/*
 	 * Asked when a signal handler has interrupted a waiting call, in its
 	 * thread: true ends the call with -EINTR.  NULL: never.
@@ -46,7 +55,7 @@ struct hm_who {
 };
 
 /*
- * Connect and say HELLO, without any thread (the caller may still fork).
+ * Connect and say HELLO, without any thread.
  * Errors of hm_chardev_open(), -ETIMEDOUT if nobody answers HELLO, -EPROTO if
  * the answer is nonsense, -EPROTONOSUPPORT if the versions differ; *ret_version is
  * the guest's version then.
@@ -73,6 +82,21 @@ int hm_client_guest(struct hm_client *client, struct hm_guest *ret);
  */
 ssize_t hm_client_read(struct hm_client *client, struct hm_who who, uint64_t addr, void *buf,
 		       size_t size);
+
+/*
+ * The same, for who reads one process's memory again and again: large reads are copied
+ * from guest RAM, and what is read in order is located ahead.  Any thread may call.
+ * -ENOTSUP: HM_RAM_REQUIRE, and it cannot be done.
+ */
+struct hm_reader *hm_reader_new(struct hm_client *client, struct hm_who who);
+void hm_reader_free(struct hm_reader *reader);
+ssize_t hm_reader_read(struct hm_reader *reader, uint64_t addr, void *buf, size_t size);
+
+/*
+ * How guest RAM can be read: 0, or -errno; *ret is a text for the user that says which
+ * memory of which process it is, or why there is none.
+ */
+int hm_client_ram(struct hm_client *client, char **ret);
 
 /*
  * Returns bytes written, in order from the first.  -EIO: the first byte cannot

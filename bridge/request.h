@@ -8,10 +8,34 @@
 #include "bridge/client.h"
 #include "bridge/session.h"
 
+struct hm_window;
+
 struct hm_client {
 	struct hm_session session;
 	bool readonly;
+
+	/* window.c */
+	enum hm_ram_use ram;
+	GMutex window_lock;		/* protects what follows */
+	struct hm_window *window;	/* NULL: none, and window_rc says why */
+	int window_rc;
+	uint64_t window_epoch;		/* what it was looked for in: which boot of the guest ... */
+	pid_t window_peer;		/* ... in which process; 0: not yet */
 };
+
+/*
+ * The window that there is, for the caller to unref; it is looked for if need be.
+ * -ECANCELED: ram=off.  -EOPNOTSUPP: the guest's module cannot.  -ENODEV: QEMU's process
+ * is not known.  Or as hm_window_find(), or why the guest could not be asked.
+ */
+int hm_client_window(struct hm_client *client, struct hm_window **ret);
+/* It does not work any more. */
+void hm_client_window_lost(struct hm_client *client, struct hm_window *window, int rc);
+/* Frees what window.c has. */
+void hm_client_window_deinit(struct hm_client *client);
+
+/* What to tell of `got` bytes and what came then: see client.c. */
+ssize_t hm_short_or_failed(size_t got, int rc);
 
 /* Data of a frame, as agreed with the guest that there is or was. */
 uint32_t hm_client_max_data(struct hm_client *client);

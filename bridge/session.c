@@ -108,6 +108,7 @@ static int session_connect(struct hm_session *session, int timeout_ms)
 	if (rc)
 		return rc;
 	session->input = (struct hm_input){ .left = 0 };
+	g_atomic_int_set(&session->peer, hm_chardev_peer(fd));
 	session_set_fd(session, fd);
 	return 0;
 }

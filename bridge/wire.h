@@ -76,6 +76,34 @@ struct hm_map {
 	uint32_t flags;		/* HYPER_MAP_* */
 };
 
+/* A range of guest-physical addresses that is RAM, and the page that proves it. */
+struct hm_ram {
+	uint64_t start;
+	uint64_t end;
+	uint64_t proof;
+};
+
+/* Pages in the guest's RAM that follow one another. */
+struct hm_run {
+	uint64_t addr;		/* guest-physical */
+	uint64_t size;		/* bytes */
+};
+
+/* Where `size` bytes from the page of an address on are in the guest's RAM, and until when. */
+struct hm_hold {
+	uint64_t generation;
+	uint64_t word;
+	uint64_t mm_addr;
+	uint8_t mm[8];
+	uint32_t mm_size;
+	uint32_t n_runs;
+	uint64_t size;
+	struct hm_run runs[HYPERMEM_TRANSLATE_PAGES];
+};
+
+/* Data of the reply to TRANSLATE, at most. */
+#define HM_HOLD_SIZE_MAX (sizeof(struct hypermem_hold) + 8 * HYPERMEM_TRANSLATE_PAGES)
+
 /* Bytes of data behind a header: `size` if its op says so, else 0. */
 uint32_t hm_header_data_size(const struct hm_header *header);
 void hm_header_encode(const struct hm_header *header, uint8_t buf[HYPERMEM_HEADER_SIZE]);
@@ -106,6 +134,13 @@ int hm_hello_reply_decode(const uint8_t *data, size_t size, struct hm_guest *ret
 int hm_proc_decode(const uint8_t *data, size_t size, struct hm_proc *ret);
 int hm_fd_decode(const uint8_t *data, size_t size, struct hm_fd *ret);
 int hm_map_decode(const uint8_t *data, size_t size, struct hm_map *ret);
+int hm_ram_decode(const uint8_t *data, size_t size, struct hm_ram *ret);
+
+/* The reply to TRANSLATE.  page_size: the guest's. */
+int hm_hold_decode(const uint8_t *data, size_t size, uint32_t page_size, struct hm_hold *ret);
+/* What a hold's word holds, and what is in a page that proves a range. */
+uint64_t hm_word_decode(const uint8_t data[8]);
+void hm_proof_encode(uint64_t challenge, uint64_t addr, uint8_t buf[sizeof(struct hypermem_proof)]);
 
 /* errno of the wire (generic numbering) to -errno of this host; nonsense is -EPROTO. */
 int hm_errno_decode(uint64_t wire);

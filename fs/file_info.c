@@ -12,6 +12,8 @@ static char *info_text(struct hmfs *fs)
 {
 	struct hm_guest guest = {};
 	int rc = hm_client_guest(fs->client, &guest);
+	g_autofree char *ram = NULL;
+	bool window = hm_client_ram(fs->client, &ram) == 0;
 	bool writable = guest.allowed & (1ULL << HYPER_OP_INDEX(HYPER_OP_WRITE));
 
 	return g_strdup_printf("hypermemfs: %s\n"
@@ -27,13 +29,14 @@ static char *info_text(struct hmfs *fs)
 			       "epoch: %016" PRIx64 "\n"
 			       "writable: %s\n"
 			       "frame_data: %" PRIu32 "\n"
-			       "ram: inline\n",
+			       "ram: %s (%s)\n",
 			       HYPERMEMFS_VERSION, HYPERMEM_VERSION, fs->address,
 			       rc == 0 ? "up" : "down", guest.release, guest.machine,
 			       guest.word_bits,
 			       guest.flags & HYPER_HELLO_BIG_ENDIAN ? "big" : "little",
 			       guest.page_size, guest.module, guest.epoch,
-			       writable ? "yes" : "no", guest.max_data);
+			       writable ? "yes" : "no", guest.max_data,
+			       window ? "window" : "inline", ram);
 }
 
 ssize_t hmfs_info_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)

@@ -13,7 +13,11 @@
 
 ssize_t hmfs_mem_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
 {
-	return hm_client_read(file->fs->client, file->who, (uint64_t)offset, buf, size);
+	g_mutex_lock(&file->lock);
+	if (!file->reader)
+		file->reader = hm_reader_new(file->fs->client, file->who);
+	g_mutex_unlock(&file->lock);
+	return hm_reader_read(file->reader, (uint64_t)offset, buf, size);
 }
 
 ssize_t hmfs_mem_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset)

@@ -21,6 +21,7 @@
 #include <syslog.h>
 
 #include "bridge/client.h"
+#include "fs/daemon.h"
 #include "fs/exit_codes.h"
 #include "fs/fuse_ops.h"
 #include "fs/node.h"
@@ -164,7 +165,8 @@ static int serve(struct fuse *fuse)
 	return rc;
 }
 
-static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options)
+static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options,
+			   struct hmfs_daemon *daemon)
 {
 	g_autofree char *fuse_options = g_strdup_printf("%s,max_read=%d", options->fuse_options,
 							HMFS_READ_MAX);
@@ -185,15 +187,14 @@ static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options)
 		goto destroy;
 	}
 	fuse_set_log_func(NULL);
-	if (fuse_daemonize(options->foreground) != 0) {
-		fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(errno));
+	rc = handle_signals(fuse, fs->client);
+	if (rc == 0)
+		rc = hmfs_daemon_ready(daemon);
+	if (rc < 0) {
+		fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(-rc));
 		goto unmount;
 	}
-	rc = hm_client_start(fs->client);
-	if (rc == 0)
-		rc = handle_signals(fuse, fs->client);
-	if (rc == 0)
-		rc = serve(fuse);
+	rc = serve(fuse);
 	status = rc >= 0 ? HMFS_EXIT_OK : HMFS_EXIT_FAILED;
 unmount:
 	fuse_unmount(fuse);
@@ -202,13 +203,45 @@ destroy:
 	return status;
 }
 
+/* Threads must not be made before the daemon is a process of its own. */
+static int connect_and_serve(const struct hmfs_options *options, struct hmfs_daemon *daemon)
+{
+	const struct hm_client_config config = {
+		.address = options->chardev,
+		.timeout_ms = options->timeout_ms,
+		.readonly = options->readonly,
+		.trace = options->debug,
+		.ram = options->ram,
+		.interrupted = hmfs_fuse_interrupted,
+	};
+	g_autofree char *ram = NULL;
+	struct hm_client *client;
+	uint32_t version = 0;
+	struct hmfs fs;
+	int rc;
+
+	rc = hm_client_open(&config, &version, &client);
+	if (rc < 0)
+		return explain_connect(options->chardev, options->timeout_ms, version, rc);
+	rc = hm_client_start(client);
+	if (rc < 0)
+		rc = fail(HMFS_EXIT_FAILED, "cannot start a thread: %s", g_strerror(-rc));
+	else if (options->ram == HM_RAM_REQUIRE && hm_client_ram(client, &ram) < 0)
+		rc = fail(HMFS_EXIT_GUEST, "%s: ram=require, but guest RAM is out of reach: %s",
+			  options->chardev, ram);
+	if (rc == 0) {
+		hmfs_init(&fs, client, options->chardev);
+		rc = mount_and_serve(&fs, options, daemon);
+		hmfs_deinit(&fs);
+	}
+	hm_client_close(client);
+	return rc;
+}
+
 int main(int argc, char **argv)
 {
+	struct hmfs_daemon daemon = { .ready = -1 };
 	struct hmfs_options options;
-	struct hm_client_config config;
-	struct hm_client *client;
-	struct hmfs fs;
-	uint32_t version = 0;
 	int rc;
 
 	rc = hmfs_options_parse(argc, argv, &options);
@@ -217,25 +250,10 @@ int main(int argc, char **argv)
 	openlog("hypermemfs", LOG_PID, LOG_DAEMON);
 	g_log_set_default_handler(log_line, &options);
 	rc = check_mountpoint(options.mountpoint);
-	if (rc)
-		goto clear;
-	config = (struct hm_client_config){
-		.address = options.chardev,
-		.timeout_ms = options.timeout_ms,
-		.readonly = options.readonly,
-		.trace = options.debug,
-		.interrupted = hmfs_fuse_interrupted,
-	};
-	rc = hm_client_open(&config, &version, &client);
-	if (rc < 0) {
-		rc = explain_connect(options.chardev, options.timeout_ms, version, rc);
-		goto clear;
-	}
-	hmfs_init(&fs, client, options.chardev);
-	rc = mount_and_serve(&fs, &options);
-	hmfs_deinit(&fs);
-	hm_client_close(client);
-clear:
+	if (rc == 0 && !options.foreground && hmfs_daemon_begin(&daemon) < 0)
+		rc = fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(errno));
+	if (rc == 0)
+		rc = connect_and_serve(&options, &daemon);
 	g_free(fuse_said);
 	hmfs_options_clear(&options);
 	return rc;

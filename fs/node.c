@@ -300,6 +300,7 @@ void hmfs_file_close(struct hmfs_file *file)
 	g_mutex_unlock(&file->fs->lock);
 	if (file->text)
 		g_byte_array_unref(file->text);
+	hm_reader_free(file->reader);
 	g_mutex_clear(&file->lock);
 	g_free(file);
 }

@@ -81,6 +81,7 @@ struct hmfs_file {
 	GByteArray *text;	/* the part of a text at hand ... */
 	off_t text_offset;	/* ... where it begins in the file ... */
 	uint64_t text_cursor;	/* ... and what comes behind it; 0: nothing */
+	struct hm_reader *reader;	/* of memory; from the first read on */
 	off_t end;		/* where the last read found the end; -1: not at all */
 };
 

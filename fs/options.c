@@ -30,6 +30,8 @@ static const char usage[] =
 	"  -d              the same, and print a line for each frame to and from the guest\n"
 	"  -o ro           read-only; the guest refuses writes too\n"
 	"  -o timeout=SEC  how long to wait for the guest to answer (default 5)\n"
+	"  -o ram=HOW      auto: copy large reads from the guest's RAM in QEMU's memory if that\n"
+	"                  can be done (default); off: never; require: fail if it cannot\n"
 	"  -o allow_other  let other users in, as far as modes and owners let them\n"
 	"  -o OPTION,...   more options, for FUSE: see mount.fuse3(8)\n"
 	"  -h, --help      this text\n"
@@ -68,6 +70,20 @@ static int parse_timeout(const char *text, int *ret_ms)
 	return 0;
 }
 
+static int parse_ram(const char *text, enum hm_ram_use *ret)
+{
+	static const char *const words[] = {
+		[HM_RAM_AUTO] = "auto", [HM_RAM_OFF] = "off", [HM_RAM_REQUIRE] = "require",
+	};
+
+	for (gsize i = 0; i < G_N_ELEMENTS(words); i++)
+		if (strcmp(text, words[i]) == 0) {
+			*ret = (enum hm_ram_use)i;
+			return 0;
+		}
+	return bad_usage("ram=%s: not one of auto, off, require", text);
+}
+
 /* Words of fstab that are for whoever runs mount, and mean nothing to a mounted file system. */
 static bool is_for_mount(const char *option)
 {
@@ -90,6 +106,8 @@ static int parse_mount_options(const char *text, struct hmfs_options *options, G
 	for (char **word = words; *word && rc == 0; word++) {
 		if (g_str_has_prefix(*word, "timeout="))
 			rc = parse_timeout(*word + strlen("timeout="), &options->timeout_ms);
+		else if (g_str_has_prefix(*word, "ram="))
+			rc = parse_ram(*word + strlen("ram="), &options->ram);
 		else if (strcmp(*word, "debug") == 0)
 			options->debug = options->foreground = true;
 		else if (**word && !is_for_mount(*word))

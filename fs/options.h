@@ -7,6 +7,8 @@
 
 #include <stdbool.h>
 
+#include "bridge/client.h"
+
 struct hmfs_options {
 	char *chardev;		/* in a form that survives chdir */
 	char *mountpoint;
@@ -14,6 +16,7 @@ struct hmfs_options {
 	bool debug;
 	bool readonly;
 	int timeout_ms;
+	enum hm_ram_use ram;
 	char *fuse_options;	/* for libfuse's -o, comma-separated */
 };
 

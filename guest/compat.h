@@ -10,6 +10,7 @@
 #include <linux/version.h>
 
 #include <linux/fs.h>
+#include <linux/mm.h>
 #include <linux/mount.h>
 #include <linux/path.h>
 #include <linux/pid.h>
@@ -107,6 +108,27 @@ static inline struct pid *hypermem_find_ge_pid(int nr, struct pid_namespace *ns)
 #else
 	return find_ge_pid(nr, ns);
 #endif
+}
+
+/*
+ * Up to n pages from addr on, each with a reference.  ca5e863233e8 "mm/gup: remove vmas
+ * parameter from get_user_pages_remote()"
+ */
+static inline long hypermem_get_pages(struct mm_struct *mm, unsigned long addr, unsigned long n,
+				      unsigned int flags, struct page **pages)
+{
+	int locked = 1;
+	long got;
+
+	mmap_read_lock(mm);
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+	got = get_user_pages_remote(mm, addr, n, flags, pages, NULL, &locked);
+#else
+	got = get_user_pages_remote(mm, addr, n, flags, pages, &locked);
+#endif
+	if (locked)
+		mmap_read_unlock(mm);
+	return got;
 }
 
 #endif

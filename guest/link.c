@@ -82,6 +82,7 @@ static void hypermem_link_end(struct hypermem_link *link)
 	link->session++;
 	link->open = false;
 	mutex_unlock(&link->send_lock);
+	hypermem_translate_forget();
 }
 
 void hypermem_link_reset(struct hypermem_link *link)

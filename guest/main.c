@@ -4,10 +4,13 @@
  *
  *	link_virtio*.c	bytes from and to a virtio-serial port
  *	link.c		frames out of bytes; sessions
- *	ops.c		validate, dispatch by table, reply
+ *	request.c	validate, dispatch, reply
+ *	ops.c		the table of operations; the wire's byte order
  *	mem.c		memory and mappings of a process
  *	proc.c		which processes there are, their arguments and environments
  *	procfs.c	what only this kernel's own /proc can say
+ *	window.c	where the host finds this guest's RAM
+ *	translate.c	where a process's memory is in it
  *
  * uapi/hypermem.h is the protocol.  The host asks, this module answers; it
  * never acts by itself, and does nothing at all while nobody asks.
@@ -29,11 +32,16 @@ static int __init hypermem_init(void)
 	rc = hypermem_procfs_init();
 	if (rc)
 		return rc;
-	rc = hypermem_virtio_register();
+	rc = hypermem_translate_init();
 	if (rc)
 		goto exit_procfs;
+	rc = hypermem_virtio_register();
+	if (rc)
+		goto exit_translate;
 	return 0;
 
+exit_translate:
+	hypermem_translate_exit();
 exit_procfs:
 	hypermem_procfs_exit();
 	return rc;
@@ -42,6 +50,8 @@ exit_procfs:
 static void __exit hypermem_exit(void)
 {
 	hypermem_virtio_unregister();
+	hypermem_window_exit();
+	hypermem_translate_exit();
 	hypermem_procfs_exit();
 }
 

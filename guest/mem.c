@@ -16,8 +16,7 @@
 #include "compat.h"
 #include "ops.h"
 
-/* How many of the `size` bytes at addr are mapped without a gap. */
-static u32 mem_mapped(struct mm_struct *mm, u64 addr, u32 size)
+u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size)
 {
 	unsigned long start = addr, end = start;
 	struct vm_area_struct *vma;
@@ -50,7 +49,7 @@ static int mem_access(struct task_struct *task, u64 addr, void *buf, u32 size, u
 
 	if (!mm)
 		return pid_alive(task) ? -ENXIO : -ESRCH;
-	mapped = mem_mapped(mm, addr, size);
+	mapped = hypermem_mem_mapped(mm, addr, size);
 	if (mapped)
 		n = access_process_vm(task, addr, buf, mapped, flags);
 	mmput(mm);

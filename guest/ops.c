@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ops: a request from its header to its reply.  See ops.h.
+ * ops: the operations, and how they look on the wire.  See ops.h.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/build_bug.h>
 #include <linux/errno.h>
-#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/random.h>
-#include <linux/sched/task.h>
-#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/utsname.h>
 
@@ -23,47 +20,33 @@ MODULE_PARM_DESC(readonly, "never write to a process, whatever the host asks (de
 
 static u64 hypermem_epoch;	/* this load of the module; not 0 */
 
-enum {
-	OP_WRITES = 0x1,	/* refused in a read-only session; replies are WRITE_* */
-	OP_PROCESS = 0x2,	/* on a process: request->task is pinned */
-	OP_LIMIT = 0x4,		/* size is the limit of the reply's data */
-};
-
-/**
- * struct hypermem_op - an operation
- * @op: its number, with HYPER_DATA if it comes with data
- * @flags: OP_*
- * @out: room for the reply's data, in bytes; with OP_LIMIT the host says; FRAME: as
- *	much as a frame of the session holds
- * @handle: does it; NULL for HELLO, which is not done in the workqueue
- */
-struct hypermem_op {
-	u32 op;
-	u32 flags;
-	u32 out;
-	int (*handle)(struct hypermem_request *request);
-};
-
-#define OP(name) [HYPER_OP_INDEX(HYPER_OP_##name)] = { .op = HYPER_OP_##name
-#define FRAME	U32_MAX
+#define OP(name)	[HYPER_OP_INDEX(HYPER_OP_##name)] = { .op = HYPER_OP_##name
+#define WRITES		HYPERMEM_OP_WRITES
+#define PROCESS		HYPERMEM_OP_PROCESS
+#define LIMIT		HYPERMEM_OP_LIMIT
+#define FRAME		HYPERMEM_OUT_FRAME
 
 static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
 	OP(HELLO) },
-	OP(READ), OP_PROCESS | OP_LIMIT, 0, hypermem_read },
-	OP(WRITE), OP_PROCESS | OP_WRITES, 0, hypermem_write },
-	OP(READ_STR), OP_PROCESS | OP_LIMIT, 0, hypermem_read_str },
-	OP(READ_PROCARGS), OP_PROCESS | OP_LIMIT, 0, hypermem_read_procargs },
-	OP(READ_PROCENV), OP_PROCESS | OP_LIMIT, 0, hypermem_read_procenv },
-	OP(READ_FD_NAME), OP_PROCESS | OP_LIMIT, 0, hypermem_read_fd_name },
-	OP(LIST_PROCS), OP_LIMIT, 0, hypermem_list_procs },
-	OP(READ_PROC), OP_PROCESS, sizeof(struct hypermem_proc), hypermem_read_proc },
-	OP(LIST_FDS), OP_PROCESS | OP_LIMIT, 0, hypermem_list_fds },
-	OP(LIST_MAPS), OP_PROCESS | OP_LIMIT, 0, hypermem_list_maps },
-	OP(READ_LINK), OP_PROCESS | OP_LIMIT, 0, hypermem_read_link },
-	OP(READ_PROC_FILE), OP_PROCESS, FRAME, hypermem_read_proc_file },
+	OP(READ), PROCESS | LIMIT, 0, hypermem_read },
+	OP(WRITE), PROCESS | WRITES, 0, hypermem_write },
+	OP(READ_STR), PROCESS | LIMIT, 0, hypermem_read_str },
+	OP(READ_PROCARGS), PROCESS | LIMIT, 0, hypermem_read_procargs },
+	OP(READ_PROCENV), PROCESS | LIMIT, 0, hypermem_read_procenv },
+	OP(READ_FD_NAME), PROCESS | LIMIT, 0, hypermem_read_fd_name },
+	OP(LIST_PROCS), LIMIT, 0, hypermem_list_procs },
+	OP(READ_PROC), PROCESS, sizeof(struct hypermem_proc), hypermem_read_proc },
+	OP(LIST_FDS), PROCESS | LIMIT, 0, hypermem_list_fds },
+	OP(LIST_MAPS), PROCESS | LIMIT, 0, hypermem_list_maps },
+	OP(READ_LINK), PROCESS | LIMIT, 0, hypermem_read_link },
+	OP(READ_PROC_FILE), PROCESS, FRAME, hypermem_read_proc_file },
+#ifdef CONFIG_MMU_NOTIFIER
+	OP(WINDOW), LIMIT, 0, hypermem_window },
+	OP(TRANSLATE), PROCESS, HYPERMEM_TRANSLATE_OUT, hypermem_translate },
+#endif
 };
 
-static const struct hypermem_op *hypermem_op_find(u32 op)
+const struct hypermem_op *hypermem_op_find(u32 op)
 {
 	u32 index = HYPER_OP_INDEX(op);
 
@@ -79,7 +62,7 @@ static u64 hypermem_ops_mask(bool with_writes)
 	unsigned int i;
 
 	for (i = 0; i < HYPER_OP_MAX; i++)
-		if (hypermem_ops[i].op && (with_writes || !(hypermem_ops[i].flags & OP_WRITES)))
+		if (hypermem_ops[i].op && (with_writes || !(hypermem_ops[i].flags & HYPERMEM_OP_WRITES)))
 			mask |= 1ULL << i;
 	return mask;
 }
@@ -118,8 +101,7 @@ void hypermem_header_decode(const u8 *bytes, struct hypermem_header *ret)
 	ret->stamp = size >> HYPER_STAMP_SHIFT;
 }
 
-/* The header of a reply to `request`. */
-static void hypermem_header_encode(const struct hypermem_header *request, u32 resp, u64 addr,
+void hypermem_header_encode(const struct hypermem_header *request, u32 resp, u64 addr,
 				   u32 size, u8 *bytes)
 {
 	__le64 raw[3];
@@ -138,8 +120,7 @@ bool hypermem_header_is_hello(const struct hypermem_header *header)
 	       header->size <= HYPERMEM_CHUNK_SIZE;
 }
 
-/* The wire's errno for this architecture's. */
-static u32 hypermem_errno_encode(int error)
+u32 hypermem_errno_encode(int error)
 {
 	switch (error) {
 	case -ENAMETOOLONG:
@@ -173,115 +154,11 @@ struct hypermem_frame *hypermem_frame_status(const struct hypermem_header *reque
 struct hypermem_frame *hypermem_frame_error(const struct hypermem_header *request, int error)
 {
 	const struct hypermem_op *op = hypermem_op_find(request->op);
-	bool writes = op && (op->flags & OP_WRITES);
+	bool writes = op && (op->flags & HYPERMEM_OP_WRITES);
 
 	return hypermem_frame_status(request,
 				     writes ? HYPER_RESP_WRITE_FAIL : HYPER_RESP_READ_FAIL,
 				     hypermem_errno_encode(error), 0);
-}
-
-struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
-					      const struct hypermem_header *header)
-{
-	struct hypermem_request *request;
-	size_t size = header->op & HYPER_DATA ? header->size : 0;
-
-	request = kvmalloc(struct_size(request, data, size + 1), GFP_KERNEL);
-	if (!request)
-		return NULL;
-	memset(request, 0, sizeof(*request));
-	request->data[size] = 0;
-	request->link = link;
-	request->session = link->session;
-	request->readonly = link->readonly || readonly;
-	request->max_data = link->max_data;
-	request->header = *header;
-	request->out_addr = header->addr;
-	atomic_inc(&link->inflight);
-	return request;
-}
-
-void hypermem_request_free(struct hypermem_request *request)
-{
-	if (request->task)
-		put_task_struct(request->task);
-	hypermem_frame_free(request->frame);
-	atomic_dec(&request->link->inflight);
-	kvfree(request);
-}
-
-/* Everything that a handler may rely on. */
-static int hypermem_request_check(struct hypermem_request *request, const struct hypermem_op *op)
-{
-	u32 out = op->out;
-
-	if (!op->handle)
-		return -EINVAL;		/* a HELLO that is none: no magic, odd size */
-	if ((op->flags & OP_WRITES) && request->readonly)
-		return -EPERM;
-	if (op->flags & OP_LIMIT)
-		out = request->header.size;
-	else if (out == FRAME)
-		out = request->max_data;
-	if (out > request->max_data)
-		return -EINVAL;
-	if (op->flags & OP_PROCESS) {
-		request->task = hypermem_task_get(&request->header);
-		if (!request->task)
-			return -ESRCH;
-	}
-	request->frame = hypermem_frame_alloc(out);
-	if (!request->frame)
-		return -ENOMEM;
-	request->out = request->frame->bytes + HYPERMEM_HEADER_SIZE;
-	request->out_max = out;
-	return 0;
-}
-
-/* The frame that says how it went. */
-static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *request,
-						     const struct hypermem_op *op, int rc)
-{
-	const struct hypermem_header *header = &request->header;
-	struct hypermem_frame *frame = request->frame;
-	u32 size = request->out_size;
-	u32 resp;
-
-	if (rc && !size)
-		return hypermem_frame_error(header, rc);
-	if (rc)
-		request->out_addr = hypermem_errno_encode(rc);
-	if (op->flags & OP_WRITES) {
-		resp = rc ? HYPER_RESP_WRITE_PARTIAL : HYPER_RESP_WRITE_OK;
-		return hypermem_frame_status(header, resp, request->out_addr, size);
-	}
-	request->frame = NULL;
-	frame->size = HYPERMEM_HEADER_SIZE + size;
-	resp = rc ? HYPER_RESP_READ_PARTIAL : HYPER_RESP_READ_OK;
-	hypermem_header_encode(header, resp, request->out_addr, size, frame->bytes);
-	return frame;
-}
-
-static void hypermem_request_work(struct work_struct *work)
-{
-	struct hypermem_request *request = container_of(work, struct hypermem_request, work);
-	const struct hypermem_op *op = hypermem_op_find(request->header.op);
-	struct hypermem_frame *frame;
-	int rc;
-
-	if (op) {
-		rc = hypermem_request_check(request, op);
-		if (!rc)
-			rc = op->handle(request);
-		frame = hypermem_request_reply(request, op, rc);
-	} else {
-		frame = hypermem_frame_error(&request->header, -EOPNOTSUPP);
-	}
-	if (frame)
-		hypermem_link_reply(request->link, request->session, frame);
-	else
-		pr_warn_ratelimited("%s: no memory for a reply\n", request->link->name);
-	hypermem_request_free(request);
 }
 
 static void hypermem_hello_fill(struct hypermem_hello_reply *reply, bool ro, u32 max_data)
@@ -305,8 +182,7 @@ static void hypermem_hello_fill(struct hypermem_hello_reply *reply, bool ro, u32
 	strscpy(reply->module, THIS_MODULE->version ?: "", sizeof(reply->module));
 }
 
-/* HELLO: answered in the receiver's context, so that what follows meets the new session. */
-static void hypermem_hello(struct hypermem_request *request)
+void hypermem_hello(struct hypermem_request *request)
 {
 	struct hypermem_link *link = request->link;
 	struct hypermem_hello_reply reply;
@@ -331,17 +207,6 @@ static void hypermem_hello(struct hypermem_request *request)
 		max = 0;
 	}
 	hypermem_link_begin(link, max, ro, frame);
-}
-
-void hypermem_request_submit(struct hypermem_request *request)
-{
-	if (hypermem_header_is_hello(&request->header)) {
-		hypermem_hello(request);
-		hypermem_request_free(request);
-		return;
-	}
-	INIT_WORK(&request->work, hypermem_request_work);
-	queue_work(request->link->wq, &request->work);
 }
 
 static bool hypermem_put(struct hypermem_request *request, const void *record, size_t size)
@@ -400,4 +265,51 @@ bool hypermem_put_map(struct hypermem_request *request, const struct hypermem_ma
 	};
 
 	return hypermem_put(request, &raw, sizeof(raw));
+}
+
+bool hypermem_put_ram(struct hypermem_request *request, u64 start, u64 end, u64 proof)
+{
+	struct hypermem_ram raw = {
+		.start = cpu_to_le64(start),
+		.end = cpu_to_le64(end),
+		.proof = cpu_to_le64(proof),
+	};
+
+	return hypermem_put(request, &raw, sizeof(raw));
+}
+
+void hypermem_proof_fill(void *page, u64 challenge, u64 addr)
+{
+	struct hypermem_proof raw = {
+		.challenge = cpu_to_le64(challenge),
+		.addr = cpu_to_le64(addr),
+	};
+
+	memcpy(page, &raw, sizeof(raw));
+}
+
+bool hypermem_put_run(struct hypermem_request *request, u64 addr, u32 pages)
+{
+	__le64 raw = cpu_to_le64(addr | (pages - 1));
+
+	return hypermem_put(request, &raw, sizeof(raw));
+}
+
+void hypermem_hold_fill(struct hypermem_request *request, const struct hypermem_hold_record *rec)
+{
+	struct hypermem_hold raw = {
+		.generation = cpu_to_le64(rec->generation),
+		.word = cpu_to_le64(rec->word),
+		.mm_addr = cpu_to_le64(rec->mm_addr),
+		.mm_size = cpu_to_le32(sizeof(rec->mm)),
+		.pages = cpu_to_le32(rec->pages),
+	};
+
+	memcpy(raw.mm, &rec->mm, sizeof(rec->mm));
+	memcpy(request->out, &raw, sizeof(raw));
+}
+
+void hypermem_word_set(void *word, u64 value)
+{
+	WRITE_ONCE(*(__le64 *)word, cpu_to_le64(value));
 }

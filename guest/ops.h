@@ -2,10 +2,10 @@
 /*
  * ops: a request from its header to its reply.
  *
- * ops.c validates, dispatches by table and is the only place that replies and
- * that knows byte order.  A handler finds everything checked and in CPU order,
- * puts what it has to say into the reply and returns 0 or -errno; bytes before
- * an error go out as a partial reply.
+ * ops.c has the table of operations and is the only place that knows byte order;
+ * request.c validates, dispatches by that table, and is the only place that replies.
+ * A handler finds everything checked and in CPU order, puts what it has to say into
+ * the reply and returns 0 or -errno; bytes before an error go out as a partial reply.
  */
 #ifndef HYPERMEM_OPS_H
 #define HYPERMEM_OPS_H
@@ -17,6 +17,8 @@
 
 struct hypermem_frame;
 struct hypermem_link;
+struct mm_struct;
+struct page;
 struct task_struct;
 
 struct hypermem_header {
@@ -46,8 +48,41 @@ struct hypermem_request {
 	u8 data[];			/* of the request: header.size bytes, and a NUL */
 };
 
+enum {
+	HYPERMEM_OP_WRITES = 0x1,	/* refused in a read-only session; replies are WRITE_* */
+	HYPERMEM_OP_PROCESS = 0x2,	/* on a process: request->task is pinned */
+	HYPERMEM_OP_LIMIT = 0x4,	/* size is the limit of the reply's data */
+};
+
+#define HYPERMEM_OUT_FRAME	U32_MAX
+
+/**
+ * struct hypermem_op - an operation
+ * @op: its number, with HYPER_DATA if it comes with data
+ * @flags: HYPERMEM_OP_*
+ * @out: room for the reply's data, in bytes, as far as a frame of the session holds it;
+ *	with LIMIT the host says
+ * @handle: does it; NULL for HELLO, which is not done in the workqueue
+ */
+struct hypermem_op {
+	u32 op;
+	u32 flags;
+	u32 out;
+	int (*handle)(struct hypermem_request *request);
+};
+
+/* NULL: there is no such operation. */
+const struct hypermem_op *hypermem_op_find(u32 op);
+
 void hypermem_header_decode(const u8 *bytes, struct hypermem_header *ret);
+/* The header of a reply to `request`. */
+void hypermem_header_encode(const struct hypermem_header *request, u32 resp, u64 addr, u32 size,
+			    u8 *bytes);
 bool hypermem_header_is_hello(const struct hypermem_header *header);
+/* The wire's errno for this architecture's. */
+u32 hypermem_errno_encode(int error);
+/* HELLO: answered in the receiver's context, so that what follows meets the new session. */
+void hypermem_hello(struct hypermem_request *request);
 
 /* A request for a header whose data (if any) is still to come; NULL: no memory. */
 struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
@@ -82,6 +117,21 @@ bool hypermem_put_proc(struct hypermem_request *request, const struct hypermem_p
 bool hypermem_put_fd(struct hypermem_request *request, u32 fd, u32 mode);
 bool hypermem_put_map(struct hypermem_request *request, const struct hypermem_map_record *rec);
 
+struct hypermem_hold_record {
+	u64 generation, word, mm_addr;
+	unsigned long mm;
+	u32 pages;
+};
+
+#define HYPERMEM_TRANSLATE_OUT (sizeof(struct hypermem_hold) + 8 * HYPERMEM_TRANSLATE_PAGES)
+
+bool hypermem_put_ram(struct hypermem_request *request, u64 start, u64 end, u64 proof);
+void hypermem_proof_fill(void *page, u64 challenge, u64 addr);
+/* Runs stand behind the hold, which is filled in when their number is known. */
+bool hypermem_put_run(struct hypermem_request *request, u64 addr, u32 pages);
+void hypermem_hold_fill(struct hypermem_request *request, const struct hypermem_hold_record *rec);
+void hypermem_word_set(void *word, u64 value);
+
 /* Load-time self-test of the operation table; -EINVAL if it is inconsistent. */
 int hypermem_ops_init(void);
 
@@ -90,6 +140,8 @@ int hypermem_read(struct hypermem_request *request);
 int hypermem_write(struct hypermem_request *request);
 int hypermem_read_str(struct hypermem_request *request);
 int hypermem_list_maps(struct hypermem_request *request);
+/* How many of the `size` bytes at addr are mapped without a gap, no stack being grown. */
+u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size);
 
 /* proc.c */
 int hypermem_read_procargs(struct hypermem_request *request);
@@ -107,5 +159,23 @@ int hypermem_list_fds(struct hypermem_request *request);
 int hypermem_read_proc_file(struct hypermem_request *request);
 int hypermem_procfs_init(void);
 void hypermem_procfs_exit(void);
+
+/* window.c, translate.c; without MMU notifiers there is no window. */
+#ifdef CONFIG_MMU_NOTIFIER
+int hypermem_window(struct hypermem_request *request);
+void hypermem_window_exit(void);
+int hypermem_translate(struct hypermem_request *request);
+int hypermem_translate_init(void);
+void hypermem_translate_exit(void);
+/* The page that has the words, not in high memory. */
+struct page *hypermem_translate_page(void);
+/* A session has ended: no translation is good any more. */
+void hypermem_translate_forget(void);
+#else
+static inline void hypermem_window_exit(void) {}
+static inline int hypermem_translate_init(void) { return 0; }
+static inline void hypermem_translate_exit(void) {}
+static inline void hypermem_translate_forget(void) {}
+#endif
 
 #endif

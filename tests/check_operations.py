@@ -11,13 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PLACES = {
     "docs/protocol.md": r"\bHYPER_OP_([A-Z_]+)\b",
     "guest/ops.c": r"^\s*(?:OP\(|\[HYPER_OP_INDEX\(HYPER_OP_)([A-Z_]+)\)",
-    "bridge/client.c bridge/lists.c": r"\bHYPER_OP_([A-Z_]+)\b",
+    "bridge/client.c bridge/lists.c bridge/window.c bridge/reader.c": r"\bHYPER_OP_([A-Z_]+)\b",
     "bridge/wire.c": r"\bHYPER_OP_([A-Z_]+)\b",
     "tests/fake_guest.c": r"^\s*OP\(([A-Z_]+)\)",
 }
 NOT_OPERATIONS = {"NONE", "MAX", "INDEX", "X"}
 # HELLO belongs to the connection, not to what a client may ask.
-NOT_IN = {"bridge/client.c bridge/lists.c": {"HELLO"}}
+NOT_IN = {"bridge/client.c bridge/lists.c bridge/window.c bridge/reader.c": {"HELLO"}}
 
 
 def main() -> int:

@@ -695,6 +695,17 @@ enum {
 	WRITES = 0x4,	/* refused when read-only */
 };
 
+/* No RAM can be seen from outside; fake_guest_window.c has some. */
+static int op_window(struct request *request, struct frame *reply)
+{
+	return 0;
+}
+
+static int op_translate(struct request *request, struct frame *reply)
+{
+	return -EAGAIN;
+}
+
 #define OP(name) [HYPER_OP_INDEX(HYPER_OP_##name)] = { .op = HYPER_OP_##name
 
 static const struct op {
@@ -715,6 +726,8 @@ static const struct op {
 	OP(LIST_MAPS),		PROCESS | LIMIT,	op_list_maps },
 	OP(READ_LINK),		PROCESS | LIMIT,	op_read_link },
 	OP(READ_PROC_FILE),	PROCESS,		op_read_proc_file },
+	OP(WINDOW),		LIMIT,			op_window },
+	OP(TRANSLATE),		PROCESS,		op_translate },
 };
 
 /* -- from request to reply --------------------------------------------------------------- */

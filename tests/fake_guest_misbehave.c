@@ -408,6 +408,18 @@ static const struct misbehaviour table[] = {
 	/* RESET instead of an answer. */
 	{ .name = "reset", .send = send_reset },
 
+	/* Not wrong, but not the default: guest RAM can be seen from outside. */
+	{ .name = "window", .arg = WINDOW_TRUE, .reply = window_answer },
+	/* The same, and something about it is not true. */
+	{ .name = "window-no-proof", .arg = WINDOW_NO_PROOF, .reply = window_answer },
+	{ .name = "window-old-proof", .arg = WINDOW_OLD_PROOF, .reply = window_answer },
+	{ .name = "window-bad-ram", .arg = WINDOW_BAD_RAM, .reply = window_answer },
+	{ .name = "window-stale", .arg = WINDOW_STALE, .reply = window_answer },
+	{ .name = "window-exec", .arg = WINDOW_EXEC, .reply = window_answer },
+	{ .name = "window-outside", .arg = WINDOW_OUTSIDE, .reply = window_answer },
+	{ .name = "window-far-outside", .arg = WINDOW_FAR_OUTSIDE, .reply = window_answer },
+	{ .name = "window-bad-hold", .arg = WINDOW_BAD_HOLD, .reply = window_answer },
+
 	/* The guest has booted anew: RESET, another epoch, no session. */
 	{ .name = "reboot", .begin = fake_guest_reboot },
 	/* Every pid is another process's now. */

@@ -77,4 +77,20 @@ void conn_hang_up(struct conn *conn);
 /* Header and data as they go over the wire. */
 GByteArray *frame_encode(const struct frame *frame);
 
+/* fake_guest_window.c: what its window is like. */
+enum window_lie {
+	WINDOW_TRUE,
+	WINDOW_NO_PROOF,	/* the proof is not there */
+	WINDOW_OLD_PROOF,	/* ... or is another challenge's */
+	WINDOW_BAD_RAM,		/* RAM that ends where it begins */
+	WINDOW_STALE,		/* no translation is good when it has come */
+	WINDOW_EXEC,		/* ... since the process runs another program */
+	WINDOW_OUTSIDE,		/* pages where no RAM has been proven */
+	WINDOW_FAR_OUTSIDE,
+	WINDOW_BAD_HOLD,	/* a translation that does not add up */
+};
+
+/* Answer WINDOW and TRANSLATE with RAM of its own. */
+void window_answer(struct request *request, struct frame *reply, int64_t lie);
+
 #endif

@@ -130,7 +130,24 @@ enum HYPER_OP {
 	 */
 	HYPER_OP_READ_PROC_FILE = 13 | HYPER_DATA,
 
-	HYPER_OP_MAX = 14,	/* one more than the greatest index */
+	/*
+	 * How to find this guest's RAM from outside.  addr: a challenge, size: limit.
+	 * Before it answers the guest writes the challenge and its own address into each
+	 * of its proof pages: struct hypermem_proof, at the beginning.
+	 * READ_OK, data: struct hypermem_ram[].
+	 */
+	HYPER_OP_WINDOW = 14,
+
+	/*
+	 * Where memory of process pid is, made resident.  addr: virtual address,
+	 * size: bytes; at most HYPERMEM_TRANSLATE_PAGES pages are looked at.
+	 * READ_OK, data: struct hypermem_hold and __le64 runs[], see there.
+	 * READ_PARTIAL: the same, up to memory that has no place in RAM.
+	 * READ_FAIL with EAGAIN: the mappings are changing right now.
+	 */
+	HYPER_OP_TRANSLATE = 15,
+
+	HYPER_OP_MAX = 16,	/* one more than the greatest index */
 };
 
 enum HYPER_RESP {
@@ -253,11 +270,53 @@ struct hypermem_map {
 	__le32 reserved;	/* 0 */
 };
 
+/* A range of guest-physical addresses that is RAM without a hole, and a page in it. */
+struct hypermem_ram {
+	__le64 start;
+	__le64 end;		/* first address behind */
+	__le64 proof;		/* the page's address */
+};
+
+/* What is in that page: who finds it there has found the range. */
+struct hypermem_proof {
+	__le64 challenge;	/* of the last WINDOW */
+	__le64 addr;		/* guest-physical, the page's own */
+};
+
+#define HYPERMEM_TRANSLATE_PAGES	1024
+
+/*
+ * A translation.  It is good as long as two things in the guest's RAM stay as they are:
+ * the word (8 bytes, little-endian) at `word` holds `generation`, and the `mm_size`
+ * bytes at `mm_addr` are `mm`.  Who copies the memory and then looks at both knows whether
+ * what was copied is what the process had at that address.  The guest changes the word
+ * before the mappings change, when the process exits, when it needs the word for
+ * another translation and when the session ends; mm changes when the process executes
+ * another program.
+ *
+ * Each run is pages that follow one another: guest-physical address of the first one,
+ * and in bits 0-11, which are 0 in any address of a page, the number of pages less one.
+ * The first run begins with the page that holds the request's addr.
+ */
+struct hypermem_hold {
+	__le64 generation;	/* not 0, never the same again */
+	__le64 word;		/* guest-physical address, multiple of 8 */
+	__le64 mm_addr;		/* guest-physical address */
+	__u8 mm[8];		/* as in memory, in the guest's own byte order */
+	__le32 mm_size;		/* 4 or 8 */
+	__le32 pages;		/* in all runs together */
+};
+
+#define HYPER_RUN_PAGES_MASK	0xfff
+
 _Static_assert(sizeof(struct mem_region) == 4096, "one page");
 _Static_assert(sizeof(struct hypermem_hello) == 24, "ABI");
 _Static_assert(sizeof(struct hypermem_hello_reply) == 208, "ABI");
 _Static_assert(sizeof(struct hypermem_proc) == 128, "ABI");
 _Static_assert(sizeof(struct hypermem_fd) == 8, "ABI");
 _Static_assert(sizeof(struct hypermem_map) == 48, "ABI");
+_Static_assert(sizeof(struct hypermem_ram) == 24, "ABI");
+_Static_assert(sizeof(struct hypermem_proof) == 16, "ABI");
+_Static_assert(sizeof(struct hypermem_hold) == 40, "ABI");
 
 #endif

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * request: from its header to its reply.  See ops.h.
+ *
+ * What a handler may rely on is checked here, and only here is replied.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/errno.h>
+#include <linux/mm.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "link.h"
+#include "ops.h"
+
+struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
+					      const struct hypermem_header *header)
+{
+	struct hypermem_request *request;
+	size_t size = header->op & HYPER_DATA ? header->size : 0;
+
+	request = kvmalloc(struct_size(request, data, size + 1), GFP_KERNEL);
+	if (!request)
+		return NULL;
+	memset(request, 0, sizeof(*request));
+	request->data[size] = 0;
+	request->link = link;
+	request->session = link->session;
+	request->readonly = link->readonly;
+	request->max_data = link->max_data;
+	request->header = *header;
+	request->out_addr = header->addr;
+	atomic_inc(&link->inflight);
+	return request;
+}
+
+void hypermem_request_free(struct hypermem_request *request)
+{
+	if (request->task)
+		put_task_struct(request->task);
+	hypermem_frame_free(request->frame);
+	atomic_dec(&request->link->inflight);
+	kvfree(request);
+}
+
+/* Everything that a handler may rely on. */
+static int hypermem_request_check(struct hypermem_request *request, const struct hypermem_op *op)
+{
+	u32 out = op->out;
+
+	if (!op->handle)
+		return -EINVAL;		/* a HELLO that is none: no magic, odd size */
+	if ((op->flags & HYPERMEM_OP_WRITES) && request->readonly)
+		return -EPERM;
+	if (op->flags & HYPERMEM_OP_LIMIT)
+		out = request->header.size;
+	else
+		out = min(out, request->max_data);
+	if (out > request->max_data)
+		return -EINVAL;
+	if (op->flags & HYPERMEM_OP_PROCESS) {
+		request->task = hypermem_task_get(&request->header);
+		if (!request->task)
+			return -ESRCH;
+	}
+	request->frame = hypermem_frame_alloc(out);
+	if (!request->frame)
+		return -ENOMEM;
+	request->out = request->frame->bytes + HYPERMEM_HEADER_SIZE;
+	request->out_max = out;
+	return 0;
+}
+
+/* The frame that says how it went. */
+static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *request,
+						     const struct hypermem_op *op, int rc)
+{
+	const struct hypermem_header *header = &request->header;
+	struct hypermem_frame *frame = request->frame;
+	u32 size = request->out_size;
+	u32 resp;
+
+	if (rc && !size)
+		return hypermem_frame_error(header, rc);
+	if (rc)
+		request->out_addr = hypermem_errno_encode(rc);
+	if (op->flags & HYPERMEM_OP_WRITES) {
+		resp = rc ? HYPER_RESP_WRITE_PARTIAL : HYPER_RESP_WRITE_OK;
+		return hypermem_frame_status(header, resp, request->out_addr, size);
+	}
+	request->frame = NULL;
+	frame->size = HYPERMEM_HEADER_SIZE + size;
+	resp = rc ? HYPER_RESP_READ_PARTIAL : HYPER_RESP_READ_OK;
+	hypermem_header_encode(header, resp, request->out_addr, size, frame->bytes);
+	return frame;
+}
+
+static void hypermem_request_work(struct work_struct *work)
+{
+	struct hypermem_request *request = container_of(work, struct hypermem_request, work);
+	const struct hypermem_op *op = hypermem_op_find(request->header.op);
+	struct hypermem_frame *frame;
+	int rc;
+
+	if (op) {
+		rc = hypermem_request_check(request, op);
+		if (!rc)
+			rc = op->handle(request);
+		frame = hypermem_request_reply(request, op, rc);
+	} else {
+		frame = hypermem_frame_error(&request->header, -EOPNOTSUPP);
+	}
+	if (frame)
+		hypermem_link_reply(request->link, request->session, frame);
+	else
+		pr_warn_ratelimited("%s: no memory for a reply\n", request->link->name);
+	hypermem_request_free(request);
+}
+
+void hypermem_request_submit(struct hypermem_request *request)
+{
+	if (hypermem_header_is_hello(&request->header)) {
+		hypermem_hello(request);
+		hypermem_request_free(request);
+		return;
+	}
+	INIT_WORK(&request->work, hypermem_request_work);
+	queue_work(request->link->wq, &request->work);
+}
+
