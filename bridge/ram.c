@@ -12,8 +12,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Smaller memory than this is no guest's RAM. */
+/*
+ * Smaller memory than this is no guest's RAM, nor is memory so many times larger than
+ * what the guest says it has: a QEMU built with sanitizers has terabytes.
+ */
 #define AREA_MIN (1024 * 1024)
+#define AREA_MAX_TIMES 4
 
 /*
  * Where in an area of QEMU's a page can be: RAM begins at a multiple of this in both
@@ -50,7 +54,7 @@ static ssize_t peek(pid_t pid, uint64_t addr, void *buf, size_t size)
 	return n < 0 ? -errno : n;
 }
 
-static int areas_read(pid_t pid, GArray **ret)
+static int areas_read(pid_t pid, uint64_t max, GArray **ret)
 {
 	g_autofree char *path = g_strdup_printf("/proc/%d/maps", (int)pid);
 	g_autoptr(GArray) areas = g_array_new(FALSE, FALSE, sizeof(struct area));
@@ -65,7 +69,8 @@ static int areas_read(pid_t pid, GArray **ret)
 		char perms[5];
 
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &area.start, &area.end, perms) == 3 &&
-		    perms[0] == 'r' && perms[1] == 'w' && area.end - area.start >= AREA_MIN)
+		    perms[0] == 'r' && perms[1] == 'w' && area.end - area.start >= AREA_MIN &&
+		    area.end - area.start <= max)
 			g_array_append_val(areas, area);
 	}
 	fclose(maps);
@@ -133,6 +138,15 @@ static int window_check_access(pid_t pid, const GArray *areas)
 	return n == -EPERM || n == -ESRCH ? (int)n : 0;
 }
 
+static uint64_t area_max(const struct hm_ram *rams, size_t n)
+{
+	uint64_t end = AREA_MIN;
+
+	for (size_t i = 0; i < n; i++)
+		end = MAX(end, rams[i].end);
+	return end < UINT64_MAX / AREA_MAX_TIMES ? end * AREA_MAX_TIMES : UINT64_MAX;
+}
+
 int hm_window_find(pid_t pid, const struct hm_ram *rams, size_t n, uint64_t challenge,
 		   struct hm_window **ret)
 {
@@ -142,7 +156,7 @@ int hm_window_find(pid_t pid, const struct hm_ram *rams, size_t n, uint64_t chal
 	struct piece piece;
 	int pagemap, rc;
 
-	rc = areas_read(pid, &areas);
+	rc = areas_read(pid, area_max(rams, n), &areas);
 	if (rc == 0)
 		rc = window_check_access(pid, areas);
 	if (rc)

@@ -95,11 +95,11 @@ static void hold_append(GByteArray *data, size_t pages, enum window_lie lie)
 	memcpy(raw.mm, lie == WINDOW_EXEC ? "mm of no" : "mm of it", 8);
 	g_byte_array_append(data, (const guint8 *)&raw, sizeof(raw));
 	addr = RAM_ADDR + the_ram.page * PAGE;
-	if (lie == WINDOW_OUTSIDE)
-		addr = RAM_ADDR + RAM_SIZE - PAGE;	/* only its first page is RAM */
-	if (lie == WINDOW_FAR_OUTSIDE)
-		addr = 0xfffffffff000ULL - pages * PAGE;
 	for (size_t i = 0; i < pages; i++) {
+		if (i == 1 && lie == WINDOW_OUTSIDE)	/* only the first page is RAM */
+			addr = RAM_ADDR + RAM_SIZE;
+		if (i == 1 && lie == WINDOW_FAR_OUTSIDE)
+			addr = 0xfffffffff000ULL - pages * PAGE;
 		run = GUINT64_TO_LE(addr + i * PAGE);
 		g_byte_array_append(data, (const guint8 *)&run, sizeof(run));
 	}
