@@ -72,11 +72,28 @@ static void fuzz_text(const char *text, size_t size)
 		check(g_ascii_isprint(*text));
 }
 
+static void fuzz_hold(const uint8_t *data, size_t size)
+{
+	g_autofree struct hm_hold *hold = g_new(struct hm_hold, 1);
+	uint64_t sum = 0;
+
+	if (hm_hold_decode(data, size, 4096, hold) != 0)
+		return;
+	check(hold->n_runs >= 1 && hold->n_runs <= HYPERMEM_TRANSLATE_PAGES);
+	check(hold->generation && hold->mm_size <= sizeof(hold->mm));
+	for (uint32_t i = 0; i < hold->n_runs; i++) {
+		check(hold->runs[i].addr + (hold->runs[i].size - 1) >= hold->runs[i].addr);
+		sum += hold->runs[i].size;
+	}
+	check(sum == hold->size && sum <= HYPERMEM_TRANSLATE_PAGES * 4096ULL);
+}
+
 static void fuzz_records(const uint8_t *data, size_t size)
 {
 	struct hm_guest guest;
 	struct hm_proc proc;
 	struct hm_map map;
+	struct hm_ram ram;
 	struct hm_fd fd;
 
 	if (hm_hello_reply_decode(data, size, &guest) == 0) {
@@ -95,6 +112,9 @@ static void fuzz_records(const uint8_t *data, size_t size)
 		check(fd.fd <= INT32_MAX);
 	if (hm_map_decode(data, MIN(size, sizeof(struct hypermem_map)), &map) == 0)
 		check(map.start < map.end);
+	if (hm_ram_decode(data, MIN(size, sizeof(struct hypermem_ram)), &ram) == 0)
+		check(ram.start <= ram.proof && ram.proof < ram.end);
+	fuzz_hold(data, size);
 }
 
 static void fuzz_headers(const uint8_t *data, size_t size)

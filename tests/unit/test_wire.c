@@ -394,6 +394,95 @@ static void a_mapping_that_cannot_be_is_refused(void **state)
 	check_changes(&raw, sizeof(raw), changes, G_N_ELEMENTS(changes), decode_map);
 }
 
+static int decode_ram(const uint8_t *data, size_t size)
+{
+	struct hm_ram ram;
+
+	return hm_ram_decode(data, size, &ram);
+}
+
+static void ram_that_cannot_be_is_refused(void **state)
+{
+	static const struct change changes[] = {
+		{ "empty", FIELD(hypermem_ram, end), 0x1000, -EPROTO },
+		{ "proof before", FIELD(hypermem_ram, proof), 0xfff, -EPROTO },
+		{ "proof behind", FIELD(hypermem_ram, proof), 0x9000, -EPROTO },
+		{ "proof across the end", FIELD(hypermem_ram, proof), 0x8ff8, -EPROTO },
+		{ "proof at the start", FIELD(hypermem_ram, proof), 0x1000, 0 },
+		{ "all there is", FIELD(hypermem_ram, end), UINT64_MAX, 0 },
+	};
+	struct hypermem_ram raw = {
+		.start = GUINT64_TO_LE(0x1000), .end = GUINT64_TO_LE(0x9000),
+		.proof = GUINT64_TO_LE(0x2000),
+	};
+
+	check_changes(&raw, sizeof(raw), changes, G_N_ELEMENTS(changes), decode_ram);
+}
+
+/* A translation of three pages, in two runs. */
+struct raw_hold {
+	struct hypermem_hold hold;
+	__le64 runs[2];
+};
+
+static int decode_hold(const uint8_t *data, size_t size)
+{
+	g_autofree struct hm_hold *hold = g_new(struct hm_hold, 1);
+
+	return hm_hold_decode(data, size, 4096, hold);
+}
+
+static void a_translation_that_cannot_be_is_refused(void **state)
+{
+	static const struct change changes[] = {
+		{ "no generation", FIELD(hypermem_hold, generation), 0, -EPROTO },
+		{ "odd word", FIELD(hypermem_hold, word), 0x1004, -EPROTO },
+		{ "4-byte mm", FIELD(hypermem_hold, mm_size), 4, 0 },
+		{ "no mm", FIELD(hypermem_hold, mm_size), 0, -EPROTO },
+		{ "large mm", FIELD(hypermem_hold, mm_size), 16, -EPROTO },
+		{ "odd mm", FIELD(hypermem_hold, mm_addr), 0x3004, -EPROTO },
+		{ "fewer pages", FIELD(hypermem_hold, pages), 2, -EPROTO },
+		{ "more pages", FIELD(hypermem_hold, pages), 4, -EPROTO },
+		{ "far more pages", FIELD(hypermem_hold, pages), UINT32_MAX, -EPROTO },
+		{ "a longer run", FIELD(raw_hold, runs[0]), 0x5002, -EPROTO },
+		{ "the last page", FIELD(raw_hold, runs[1]), 0xfffffffffffff000, 0 },
+		{ "behind the last page", FIELD(raw_hold, runs[0]), 0xfffffffffffff001, -EPROTO },
+	};
+	struct raw_hold raw = {
+		.hold = { .generation = GUINT64_TO_LE(7), .word = GUINT64_TO_LE(0x1010),
+			  .mm_addr = GUINT64_TO_LE(0x3000), .mm_size = GUINT32_TO_LE(8),
+			  .pages = GUINT32_TO_LE(3) },
+		.runs = { GUINT64_TO_LE(0x5001), GUINT64_TO_LE(0x9000) },
+	};
+
+	check_changes(&raw, sizeof(raw), changes, G_N_ELEMENTS(changes), decode_hold);
+	assert_int_equal(decode_hold((uint8_t *)&raw, sizeof(raw) - 1), -EPROTO);
+	assert_int_equal(decode_hold((uint8_t *)&raw, sizeof(raw.hold)), -EPROTO);
+}
+
+static void a_translation_is_decoded(void **state)
+{
+	g_autofree struct hm_hold *hold = g_new(struct hm_hold, 1);
+	struct raw_hold raw = {
+		.hold = { .generation = GUINT64_TO_LE(7), .word = GUINT64_TO_LE(0x1010),
+			  .mm_addr = GUINT64_TO_LE(0x3000), .mm = "the mm", .mm_size = GUINT32_TO_LE(8),
+			  .pages = GUINT32_TO_LE(3) },
+		.runs = { GUINT64_TO_LE(0x50001), GUINT64_TO_LE(0x90000) },
+	};
+
+	assert_int_equal(hm_hold_decode((uint8_t *)&raw, sizeof(raw), 65536, hold), 0);
+	assert_int_equal(hold->size, 3 * 65536);
+	raw.runs[0] = GUINT64_TO_LE(0x51001);
+	assert_int_equal(hm_hold_decode((uint8_t *)&raw, sizeof(raw), 65536, hold), -EPROTO);
+	assert_int_equal(hm_hold_decode((uint8_t *)&raw, sizeof(raw), 4096, hold), 0);
+	assert_int_equal(hold->n_runs, 2);
+	assert_int_equal(hold->runs[0].addr, 0x51000);
+	assert_int_equal(hold->runs[0].size, 2 * 4096);
+	assert_int_equal(hold->runs[1].size, 4096);
+	assert_int_equal(hold->size, 3 * 4096);
+	assert_string_equal((char *)hold->mm, "the mm");
+}
+
 /* -- errno and trace ----------------------------------------------------------------- */
 
 static void an_errno_of_the_wire_is_one_of_the_host_or_eproto(void **state)
@@ -467,6 +556,9 @@ int main(void)
 		cmocka_unit_test(a_name_of_a_process_ends_at_its_nul_or_after_16_bytes),
 		cmocka_unit_test(a_descriptor_that_cannot_be_is_refused),
 		cmocka_unit_test(a_mapping_that_cannot_be_is_refused),
+		cmocka_unit_test(ram_that_cannot_be_is_refused),
+		cmocka_unit_test(a_translation_that_cannot_be_is_refused),
+		cmocka_unit_test(a_translation_is_decoded),
 		cmocka_unit_test(an_errno_of_the_wire_is_one_of_the_host_or_eproto),
 		cmocka_unit_test(a_trace_line_says_it_all),
 		cmocka_unit_test(every_operation_has_a_name),
