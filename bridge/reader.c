@@ -7,18 +7,18 @@
  * cannot be had so is asked of the guest byte for byte, which is also what finds out
  * where memory ends.
  *
- * A reader that goes on where it stopped is expected to go on: the next translation is
- * asked for while this one is copied.
+ * A reader that goes on where it stopped is expected to go on: more and more is located
+ * at a time, and the next translation is asked for while this one is copied.
  */
 #include <errno.h>
 
 #include "bridge/ram.h"
 #include "bridge/request.h"
 
-/* Less is sooner had from the guest, in one question. */
+/* Less is sooner had from the guest, in one question, unless more of it is read in order. */
 #define WINDOW_MIN (16 * 1024)
 
-/* Of memory that is read in order, this much is located at a time. */
+/* Of memory that is read in order, this much is located at a time, in the end. */
 #define SPAN_SIZE (4 * 1024 * 1024)
 
 /*
@@ -42,6 +42,8 @@ struct hm_reader {
 
 	GMutex lock;		/* protects what follows */
 	uint64_t next;		/* behind what was read last */
+	uint64_t first;		/* what was read in order began there */
+	uint64_t in_order;	/* bytes of it before the read under way */
 	struct span span;
 	bool pending;		/* another one has been asked for: */
 	struct hm_call call;
@@ -143,15 +145,21 @@ static int reader_locate(struct hm_reader *reader, const struct hm_guest *guest,
 	return rc;
 }
 
+/* How much to locate at a time. */
+static uint64_t reader_span_size(const struct hm_reader *reader, uint64_t size)
+{
+	return MAX(size, MIN(2 * reader->in_order, SPAN_SIZE));
+}
+
 /* Ask for what comes behind the span, unless its end is far. */
 static void reader_look_ahead(struct hm_reader *reader, const struct hm_guest *guest,
 			      uint64_t addr)
 {
 	const struct span *span = &reader->span;
 
-	if (!reader->pending && addr - span->addr + SPAN_SIZE / 2 > span->size &&
-	    span->size <= UINT64_MAX - span->addr)
-		reader_ask(reader, guest, span->addr + span->size, SPAN_SIZE);
+	if (reader->in_order && !reader->pending && span->size <= UINT64_MAX - span->addr &&
+	    span->size - (addr - span->addr) < reader_span_size(reader, 0) / 2)
+		reader_ask(reader, guest, span->addr + span->size, reader_span_size(reader, 0));
 }
 
 /* What the guest, asked for the bytes themselves, would say as well. */
@@ -167,18 +175,17 @@ static bool is_final(int rc)
  */
 static ssize_t reader_copy(struct hm_reader *reader, struct hm_window *window,
 			   const struct hm_guest *guest, uint64_t addr, void *buf, size_t size,
-			   bool in_order, size_t *ret_skip)
+			   size_t *ret_skip)
 {
 	struct span *span = &reader->span;
 	ssize_t n;
 	int rc;
 
 	*ret_skip = 0;
-	rc = reader_locate(reader, guest, addr, in_order ? SPAN_SIZE : size);
+	rc = reader_locate(reader, guest, addr, reader_span_size(reader, size));
 	if (rc)
 		return rc;
-	if (in_order)
-		reader_look_ahead(reader, guest, addr + size);
+	reader_look_ahead(reader, guest, addr + MIN(size, span->size - (addr - span->addr)));
 	n = hm_window_read(window, &span->hold, span->offset + (addr - span->addr), buf, size,
 			   ret_skip);
 	if (n < 0 && n != -ENXIO)
@@ -192,9 +199,9 @@ static ssize_t reader_copy(struct hm_reader *reader, struct hm_window *window,
 static ssize_t reader_read(struct hm_reader *reader, struct hm_window *window, uint64_t addr,
 			   uint8_t *buf, size_t size)
 {
-	bool in_order = reader->next == addr, again = true;
 	struct hm_guest guest;
 	size_t done = 0, skip, want;
+	bool again = true;
 	ssize_t n = 0;
 
 	hm_client_guest(reader->client, &guest);
@@ -202,7 +209,7 @@ static ssize_t reader_read(struct hm_reader *reader, struct hm_window *window, u
 		return -ESTALE;
 	while (done < size && n >= 0) {
 		n = reader_copy(reader, window, &guest, addr + done, buf + done, size - done,
-				in_order, &skip);
+				&skip);
 		if (n == -EAGAIN && again) {
 			again = false;
 			n = 0;
@@ -218,33 +225,67 @@ static ssize_t reader_read(struct hm_reader *reader, struct hm_window *window, u
 		if (n > 0)
 			done += (size_t)n;
 	}
-	reader->next = addr + done;
 	return hm_short_or_failed(done, n < 0 ? (int)n : 0);
 }
 
-ssize_t hm_reader_read(struct hm_reader *reader, uint64_t addr, void *buf, size_t size)
+/* A read is about to begin.  Is the window the way to have it? */
+static bool reader_begin(struct hm_reader *reader, uint64_t addr, size_t size)
+{
+	if (reader->next != addr)
+		reader->first = addr;
+	reader->in_order = addr - reader->first;
+	reader->next = addr + size;
+	return size >= WINDOW_MIN || reader->in_order >= WINDOW_MIN ||
+	       span_has(&reader->span, addr);
+}
+
+/* Through the window if there is one. */
+static ssize_t reader_read_window(struct hm_reader *reader, uint64_t addr, void *buf, size_t size)
 {
 	struct hm_client *client = reader->client;
-	struct hm_reader *other = NULL;
 	struct hm_window *window;
 	ssize_t n;
 	int rc;
 
-	if (size < WINDOW_MIN || size - 1 > UINT64_MAX - addr)
-		return hm_client_read(client, reader->who, addr, buf, size);
 	rc = hm_client_window(client, &window);
 	if (rc && client->ram == HM_RAM_REQUIRE)
 		return rc == -ENOTCONN || rc == -ETIMEDOUT ? rc : -ENOTSUP;
 	if (rc)
 		return hm_client_read(client, reader->who, addr, buf, size);
-	/* Nobody waits for somebody else's page fault. */
-	if (!g_mutex_trylock(&reader->lock)) {
-		reader = other = hm_reader_new(client, reader->who);
-		g_mutex_lock(&reader->lock);
-	}
 	n = reader_read(reader, window, addr, buf, size);
-	g_mutex_unlock(&reader->lock);
-	hm_reader_free(other);
 	hm_window_unref(window);
+	return n;
+}
+
+/* Nobody waits for somebody else's page fault: at the same time another reader does it. */
+static ssize_t reader_read_beside(struct hm_reader *reader, uint64_t addr, void *buf, size_t size)
+{
+	struct hm_reader *other;
+	ssize_t n;
+
+	if (size < WINDOW_MIN)
+		return hm_client_read(reader->client, reader->who, addr, buf, size);
+	other = hm_reader_new(reader->client, reader->who);
+	n = reader_read_window(other, addr, buf, size);
+	hm_reader_free(other);
+	return n;
+}
+
+ssize_t hm_reader_read(struct hm_reader *reader, uint64_t addr, void *buf, size_t size)
+{
+	bool window;
+	ssize_t n;
+
+	if (size == 0 || size - 1 > UINT64_MAX - addr)
+		return hm_client_read(reader->client, reader->who, addr, buf, size);
+	if (!g_mutex_trylock(&reader->lock))
+		return reader_read_beside(reader, addr, buf, size);
+	window = reader_begin(reader, addr, size);
+	if (!window) {
+		g_mutex_unlock(&reader->lock);
+		return hm_client_read(reader->client, reader->who, addr, buf, size);
+	}
+	n = reader_read_window(reader, addr, buf, size);
+	g_mutex_unlock(&reader->lock);
 	return n;
 }

@@ -10,6 +10,7 @@
 #include <linux/version.h>
 
 #include <linux/fs.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/mount.h>
 #include <linux/path.h>
@@ -129,6 +130,25 @@ static inline long hypermem_get_pages(struct mm_struct *mm, unsigned long addr, 
 	if (locked)
 		mmap_read_unlock(mm);
 	return got;
+}
+
+/* f3ba3c710ac5 "mm/highmem: Provide kmap_local*" */
+static inline void *hypermem_kmap(struct page *page)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+	return kmap_atomic(page);
+#else
+	return kmap_local_page(page);
+#endif
+}
+
+static inline void hypermem_kunmap(void *addr)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+	kunmap_atomic(addr);
+#else
+	kunmap_local(addr);
+#endif
 }
 
 #endif

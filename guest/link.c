@@ -15,22 +15,6 @@
 #include "link.h"
 #include "ops.h"
 
-struct hypermem_frame *hypermem_frame_alloc(u32 data_size)
-{
-	struct hypermem_frame *frame;
-	size_t size = HYPERMEM_HEADER_SIZE + data_size;
-
-	frame = kvmalloc(struct_size(frame, bytes, size), GFP_KERNEL);
-	if (frame)
-		frame->size = size;
-	return frame;
-}
-
-void hypermem_frame_free(struct hypermem_frame *frame)
-{
-	kvfree(frame);
-}
-
 int hypermem_link_init(struct hypermem_link *link, const char *name,
 		       const struct hypermem_link_ops *ops)
 {
@@ -83,6 +67,7 @@ static void hypermem_link_end(struct hypermem_link *link)
 	link->open = false;
 	mutex_unlock(&link->send_lock);
 	hypermem_translate_forget();
+	hypermem_frame_trim();
 }
 
 void hypermem_link_reset(struct hypermem_link *link)

@@ -12,6 +12,7 @@
 #define HYPERMEM_LINK_H
 
 #include <linux/atomic.h>
+#include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
@@ -25,11 +26,13 @@
 struct hypermem_link;
 struct hypermem_request;
 
-/* A frame on its way out.  `bytes` may lie in vmalloc memory. */
+/* A frame on its way out.  It may lie in vmalloc memory. */
 struct hypermem_frame {
+	struct list_head node;		/* frame.c's */
 	size_t size;			/* header and data */
 	u32 number;			/* the device's */
-	u8 bytes[];
+	bool large;			/* frame.c's */
+	u8 bytes[] __aligned(8);
 };
 
 struct hypermem_link_ops {
@@ -84,8 +87,11 @@ void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hyperme
 void hypermem_link_begin(struct hypermem_link *link, u32 max_data, bool readonly,
 			 struct hypermem_frame *frame);
 
+/* data_size: at most HYPERMEM_LINK_DATA_MAX.  What is in it is not known. */
 struct hypermem_frame *hypermem_frame_alloc(u32 data_size);
 void hypermem_frame_free(struct hypermem_frame *frame);
+/* Free those that are kept for later. */
+void hypermem_frame_trim(void);
 
 int hypermem_virtio_register(void);
 void hypermem_virtio_unregister(void);

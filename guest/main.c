@@ -4,6 +4,7 @@
  *
  *	link_virtio*.c	bytes from and to a virtio-serial port
  *	link.c		frames out of bytes; sessions
+ *	frame.c		memory of frames
  *	request.c	validate, dispatch, reply
  *	ops.c		the table of operations; the wire's byte order
  *	mem.c		memory and mappings of a process
@@ -50,6 +51,7 @@ exit_procfs:
 static void __exit hypermem_exit(void)
 {
 	hypermem_virtio_unregister();
+	hypermem_frame_trim();
 	hypermem_window_exit();
 	hypermem_translate_exit();
 	hypermem_procfs_exit();

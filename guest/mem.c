@@ -2,10 +2,10 @@
 /*
  * mem: memory and mappings of a process.
  *
- * The bytes are moved by access_process_vm(), the kernel's own way for debuggers:
- * it pins what it touches, breaks copy-on-write and keeps caches coherent.  What it
- * must not do is make memory: it would grow a stack downwards to meet an address,
- * so only what is mapped already is asked of it.
+ * Bytes are moved as access_process_vm() does it, the kernel's own way for debuggers:
+ * it holds the pages that it touches, breaks copy-on-write and keeps caches coherent.
+ * What it must not do is make memory: it would grow a stack downwards to meet an
+ * address, so only what is mapped already is asked of it.
  */
 #include <linux/fs.h>
 #include <linux/mm.h>
@@ -15,6 +15,8 @@
 
 #include "compat.h"
 #include "ops.h"
+
+#define BATCH	16		/* pages that are looked up at a time */
 
 u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size)
 {
@@ -38,20 +40,73 @@ u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size)
 }
 
 /*
+ * memcpy() is one string instruction on some processors, which an emulator does byte by
+ * byte.  READ_ONCE() keeps the compiler from finding memcpy() in the loop.
+ */
+static void mem_copy(void *to, const void *from, size_t n)
+{
+	const unsigned long *in = from;
+	unsigned long *out = to;
+
+	if (IS_ALIGNED((unsigned long)to | (unsigned long)from, sizeof(long))) {
+		for (; n >= 8 * sizeof(long); n -= 8 * sizeof(long), in += 8, out += 8) {
+			out[0] = READ_ONCE(in[0]);
+			out[1] = READ_ONCE(in[1]);
+			out[2] = READ_ONCE(in[2]);
+			out[3] = READ_ONCE(in[3]);
+			out[4] = READ_ONCE(in[4]);
+			out[5] = READ_ONCE(in[5]);
+			out[6] = READ_ONCE(in[6]);
+			out[7] = READ_ONCE(in[7]);
+		}
+	}
+	memcpy(out, in, n);
+}
+
+/* What access_process_vm() would read, many pages at a time; returns bytes. */
+static u32 mem_read_pages(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size)
+{
+	struct page *pages[BATCH];
+	u32 done = 0;
+	long got, i;
+
+	do {
+		size_t offset = offset_in_page(addr + done);
+
+		got = hypermem_get_pages(mm, addr + done,
+					 min_t(size_t, DIV_ROUND_UP(offset + size - done, PAGE_SIZE),
+					       BATCH), FOLL_FORCE, pages);
+		for (i = 0; i < got; i++, offset = 0) {
+			u32 part = min_t(u32, PAGE_SIZE - offset, size - done);
+			void *from = hypermem_kmap(pages[i]);
+
+			mem_copy(buf + done, from + offset, part);
+			hypermem_kunmap(from);
+			put_page(pages[i]);
+			done += part;
+		}
+		cond_resched();
+	} while (got > 0 && done < size);
+	return done;
+}
+
+/*
  * Returns bytes copied, -ENXIO if the process has no memory, -EIO if the first byte
  * is not mapped.
  */
 static int mem_access(struct task_struct *task, u64 addr, void *buf, u32 size, unsigned int flags)
 {
 	struct mm_struct *mm = get_task_mm(task);
-	u32 mapped;
-	int n = 0;
+	u32 mapped, n = 0;
 
 	if (!mm)
 		return pid_alive(task) ? -ENXIO : -ESRCH;
 	mapped = hypermem_mem_mapped(mm, addr, size);
-	if (mapped)
-		n = access_process_vm(task, addr, buf, mapped, flags);
+	if (mapped && !(flags & FOLL_WRITE))
+		n = mem_read_pages(mm, addr, buf, mapped);
+	/* Device memory has no pages, but perhaps a way to be read. */
+	if (n < mapped)
+		n += access_process_vm(task, addr + n, buf + n, mapped - n, flags);
 	mmput(mm);
 	return n ?: -EIO;
 }
