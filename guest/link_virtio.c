@@ -90,6 +90,19 @@ static void hypermem_virtio_host_changed(struct hypermem_virtio *hv)
 		hypermem_link_invite(&hv->link);
 }
 
+/*
+ * The device sees buffers that are offered without a kick, when it has data for them.
+ * Only if it had none left it waits for a kick: one for every few will do.
+ */
+static void hypermem_virtio_give_back(struct hypermem_virtio *hv, void *buf)
+{
+	hypermem_virtio_offer(hv->rx, buf, PAGE_SIZE);
+	if (++hv->rx_unkicked < hv->rx_buffers / 2)
+		return;
+	hv->rx_unkicked = 0;
+	virtqueue_kick(hv->rx);
+}
+
 /* One buffer of data.  An event that is seen after it was taken may have come before it. */
 static bool hypermem_virtio_receive(struct hypermem_virtio *hv)
 {
@@ -99,10 +112,8 @@ static bool hypermem_virtio_receive(struct hypermem_virtio *hv)
 	hypermem_virtio_drain_control(hv);
 	if (buf && !hv->host_changed)
 		hypermem_link_receive(&hv->link, buf, min_t(size_t, len, PAGE_SIZE));
-	if (buf) {
-		hypermem_virtio_offer(hv->rx, buf, PAGE_SIZE);
-		virtqueue_kick(hv->rx);
-	}
+	if (buf)
+		hypermem_virtio_give_back(hv, buf);
 	if (hv->host_changed)
 		hypermem_virtio_host_changed(hv);
 	return buf;
@@ -286,7 +297,8 @@ static int hypermem_virtio_probe(struct virtio_device *vdev)
 	hv->tx = hv->vqs[queue + 1];
 	hv->rx = hv->vqs[queue];
 	virtqueue_disable_cb(hv->tx);
-	rc = hypermem_virtio_fill(hv->rx, RX_BUFFERS, PAGE_SIZE);
+	hv->rx_buffers = min(virtqueue_get_vring_size(hv->rx), (unsigned int)RX_BUFFERS);
+	rc = hypermem_virtio_fill(hv->rx, hv->rx_buffers, PAGE_SIZE);
 	if (rc)
 		goto destroy;
 	rc = hypermem_virtio_open_port(hv);

@@ -43,6 +43,9 @@ struct hypermem_virtio {
 	bool host_connected;
 	bool host_changed;		/* the last events said so; not acted on yet */
 
+	unsigned int rx_buffers;	/* that wait for data, or have some */
+	unsigned int rx_unkicked;	/* offered since the last kick */
+
 	bool stopping;
 	unsigned int tx_events;		/* counts; tx has given buffers back */
 	wait_queue_head_t tx_wait;
