@@ -106,6 +106,14 @@ def link(guest: Guest) -> Iterator[Link]:
         yield link
 
 
+@pytest.fixture
+def mount(guest: Guest, daemon: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
+    """A mount of it."""
+    with Mount(daemon, guest.hm_socket) as mount:
+        yield mount
+        mount.check(talks=bool(request.node.get_closest_marker("daemon_talks")))
+
+
 @contextlib.contextmanager
 def load(work: Callable[[], object], threads: int = 1) -> Iterator[list[BaseException]]:
     """Do it over and over in threads of its own; what it raises is for the caller to judge."""

@@ -237,11 +237,14 @@ class Guest:
     def boot(cls, kernel: Path, initramfs: Path, *, smp: int = 1, mem: str = "512M",
              append: str = "", qemu_args: Sequence[Bytes] = (), hypermem_args: str = "",
              console: str = "last", load_hypermem: bool = True, kvm: bool = False,
+             hm_chardev: str = "", hm_bus: str = "", hm_port: str = "virtserialport",
              directory: Path | None = None, linger: bool = False, timeout: float = 60.0) -> Guest:
         """Boot and wait for the agent (with console="none": there is none, and no waiting).
 
         kernel is a directory as kernel() gives it, or an image.  console says when virtio_console
         is loaded: "last" (after hypermem), "first" or "none".  hypermem_args are words NAME=VALUE.
+        hm_chardev is QEMU's chardev of hypermem's port (by default hm_socket), hm_bus more
+        properties of its controller, hm_port its driver and more of its properties.
         directory gets sockets, console.log and qemu.pid; by default it is a temporary one.
         linger: the guest outlives this process.
         """
@@ -269,8 +272,9 @@ class Guest:
             "-chardev", server("console") + f",logfile={directory}/console.log",
             "-serial", "chardev:console",
             "-chardev", server("qmp"), "-mon", "chardev=qmp,mode=control",
-            "-chardev", server("hm"), "-device", "virtio-serial-pci,id=hmbus",
-            "-device", "virtserialport,bus=hmbus.0,chardev=hm,name=org.hypermem.0",
+            "-chardev", f"{hm_chardev},id=hm" if hm_chardev else server("hm"),
+            "-device", ",".join(filter(None, ["virtio-serial-pci,id=hmbus", hm_bus])),
+            "-device", f"{hm_port},bus=hmbus.0,chardev=hm,name=org.hypermem.0",
             "-chardev", server("lab"), "-device", "virtio-serial-pci,id=labbus",
             "-device", "virtserialport,bus=labbus.0,chardev=lab,name=lab.0",
             *qemu_args]
@@ -322,6 +326,15 @@ class Guest:
     def qmp(self, command: str, **arguments: Any) -> Any:
         assert self._qmp
         return self._qmp(command, **arguments)
+
+    @property
+    def hm_address(self) -> str:
+        """What hypermemfs calls QEMU's end of the hypermem port, whatever chardev it is."""
+        chardevs = {dev["label"]: dev["filename"] for dev in self.qmp("query-chardev")}
+        # disconnected:tcp:HOST:PORT,server=on or pty:PATH or unix:PATH,server=on
+        kind, _, rest = chardevs["hm"].removeprefix("disconnected:").partition(":")
+        where = rest.partition(",")[0]
+        return f"tcp:{where}" if kind == "tcp" else where
 
     def wait_event(self, event: str, timeout: float = PROMPTLY) -> None:
         """Wait for a QMP event, also one that has come since the boot or the last reboot."""

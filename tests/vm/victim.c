@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -278,6 +279,100 @@ static void victim_execer(char **args)
 	die("exec");
 }
 
+/*
+ * Executes itself for ever, in turns with arguments and an environment of nothing but a
+ * and of nothing but b.  Both are of the same size, and at the same address.
+ */
+static void victim_twins(char **args)
+{
+	char letter = args[0] && args[0][0] == 'a' ? 'b' : 'a', text[2][9001], env[3001];
+	char *argv[] = {"victim", "twins", text[0], text[1], NULL}, *envp[] = {env, NULL};
+
+	if (!args[0]) {
+		printf("pid=%d\n", getpid());
+		fflush(stdout);
+		if (personality(ADDR_NO_RANDOMIZE) < 0)
+			die("personality");
+	}
+	memset(text, letter, sizeof(text));
+	memset(env, letter, sizeof(env));
+	text[0][9000] = text[1][9000] = env[3000] = 0;
+	env[1] = '=';
+	execve("/proc/self/exe", argv, envp);
+	die("exec");
+}
+
+/* A region of its own, of that many bytes, which hold their addresses. */
+static void victim_area(char **args)
+{
+	size_t size = args[0] ? strtoul(args[0], NULL, 0) : 0;
+	char *region = map((size + page - 1) / page, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	fill(region, size);
+	printf("pid=%d region=%p size=%zu\n", getpid(), region, size);
+	stay();
+}
+
+/* Its first thread ends, and another goes on. */
+static void *heir(void *arg)
+{
+	printf("pid=%d tid=%ld region=%p size=%zu\n", getpid(), syscall(SYS_gettid), arg, page);
+	stay();
+	return NULL;
+}
+
+static void victim_leaderless(char **args)
+{
+	char *region = map(1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	pthread_t t;
+
+	fill(region, page);
+	if ((errno = pthread_create(&t, NULL, heir, region)))
+		die("pthread_create");
+	syscall(SYS_exit, 0);
+}
+
+/* A parent that waits in vfork() for its child, whose memory is the parent's. */
+static void victim_vfork(char **args)
+{
+	char *region = map(1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	fill(region, page);
+	if (vfork() == 0) {
+		printf("pid=%d child=%d region=%p size=%zu\n", getppid(), getpid(), region, page);
+		stay();
+	}
+	die("vfork");
+}
+
+/* Belongs to user 1000, and its files in /proc to root (0) or to that user (1). */
+static void victim_dumpable(char **args)
+{
+	char *region = map(1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	fill(region, page);
+	if (!args[0] || setgid(1000) || setuid(1000) || prctl(PR_SET_DUMPABLE, atoi(args[0])))
+		die("dumpable 0|1");
+	printf("pid=%d region=%p size=%zu\n", getpid(), region, page);
+	stay();
+}
+
+/* A mapping that grows downwards when it is touched below, as a stack does. */
+static void victim_grows(char **args)
+{
+	char *room = map(64, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1), *region;
+
+	munmap(room, 64 * page);
+	region = mmap(room + 62 * page, 2 * page, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED, -1, 0);
+	if (region == MAP_FAILED)
+		die("mmap");
+	fill(region, 2 * page);
+	printf("pid=%d region=%p size=%zu\n", getpid(), region, 2 * page);
+	stay();
+}
+
 /* Children come and go as fast as they can. */
 static void victim_churn(char **args)
 {
@@ -294,13 +389,14 @@ static void victim_churn(char **args)
 }
 
 /*
- * Children come and go.  Each has a number of its own in `serial`, which never
- * changes in it: the number says whose memory has been read.
+ * Children come and go, after 30 ms, or as many as the argument says, at the latest.
+ * Each has a number of its own in `serial`, which never changes in it: the number
+ * says whose memory has been read.
  */
 static void victim_serial(char **args)
 {
 	static volatile uint64_t serial;
-	int alive = 0;
+	int alive = 0, life = args[0] ? atoi(args[0]) : 30;
 
 	printf("pid=%d serial=%p\n", getpid(), (void *)&serial);
 	fflush(stdout);
@@ -310,7 +406,7 @@ static void victim_serial(char **args)
 		serial++;
 		pid = fork();
 		if (pid == 0) {
-			usleep(1000 * (1 + serial % 30));
+			usleep(1000 * (1 + serial * 7 % life));
 			_exit(0);
 		}
 		if (pid > 0)
@@ -320,7 +416,7 @@ static void victim_serial(char **args)
 	}
 }
 
-/* Maps a file, shared and read-only, and does not touch it. */
+/* Maps a file twice, shared and private, read-only, and does not touch it. */
 static void victim_mapped(char **args)
 {
 	int fd = open(args[0] ? args[0] : "", O_RDONLY);
@@ -328,8 +424,9 @@ static void victim_mapped(char **args)
 
 	if (size <= 0)
 		die("mapped FILE");
-	printf("pid=%d region=%p size=%jd\n", getpid(),
-	       map((size + page - 1) / page, PROT_READ, MAP_SHARED, fd), (intmax_t)size);
+	printf("pid=%d region=%p private=%p size=%jd\n", getpid(),
+	       map((size + page - 1) / page, PROT_READ, MAP_SHARED, fd),
+	       map((size + page - 1) / page, PROT_READ, MAP_PRIVATE, fd), (intmax_t)size);
 	stay();
 }
 
@@ -375,21 +472,27 @@ static const struct {
 	const char *name;
 	void (*run)(char **args);
 } kinds[] = {
+	{"area", victim_area},
 	{"argv", victim_argv},
 	{"churn", victim_churn},
 	{"code", victim_code},
 	{"comm", victim_comm},
 	{"count", victim_count},
+	{"dumpable", victim_dumpable},
 	{"execer", victim_execer},
 	{"fds", victim_fds},
+	{"grows", victim_grows},
 	{"huge", victim_huge},
+	{"leaderless", victim_leaderless},
 	{"many", victim_many},
 	{"mapped", victim_mapped},
 	{"mem", victim_mem},
 	{"serial", victim_serial},
 	{"thread", victim_thread},
 	{"title", victim_title},
+	{"twins", victim_twins},
 	{"ufd", victim_ufd},
+	{"vfork", victim_vfork},
 	{"zombie", victim_zombie},
 };
 
