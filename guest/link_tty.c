@@ -239,6 +239,8 @@ static void tty_set_raw(struct tty_struct *tty)
 
 static void tty_line_close(struct tty_struct *tty)
 {
+	/* What nobody reads would be waited for. */
+	tty_driver_flush_buffer(tty);
 	tty_lock(tty);
 	if (tty->ops->close)
 		tty->ops->close(tty, NULL);
