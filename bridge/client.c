@@ -24,8 +24,10 @@ int hm_client_open(const struct hm_client_config *config, uint32_t *ret_version,
 
 	client->readonly = config->readonly;
 	client->ram = config->ram;
+	hm_client_window_init(client);
 	rc = hm_session_open(&client->session, config, ret_version);
 	if (rc) {
+		hm_client_window_deinit(client);
 		g_free(client);
 		return rc;
 	}

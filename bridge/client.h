@@ -140,6 +140,9 @@ int hm_client_read_proc(struct hm_client *client, uint32_t pid, struct hm_proc *
 
 /* All processes (struct hm_proc, ascending pids). */
 int hm_client_list_procs(struct hm_client *client, GArray **ret, uint64_t *ret_epoch);
+/* Some of them, from `pid` on: as many as are soon told. */
+int hm_client_list_procs_at(struct hm_client *client, uint32_t pid, GArray **ret,
+			    uint64_t *ret_epoch);
 /* All open files (struct hm_fd, ascending) of a process. */
 int hm_client_list_fds(struct hm_client *client, struct hm_who who, GArray **ret);
 /* One open file.  -ENOENT: it is not open. */

@@ -12,6 +12,9 @@
 /* Records of a list, in memory: no guest has more, and one that pretends to must not fill it. */
 #define LIST_MAX (64 * 1024 * 1024)
 
+/* Processes that are told in hardly more time than one. */
+#define PROCS_SOME 32
+
 int hm_client_read_proc(struct hm_client *client, uint32_t pid, struct hm_proc *ret,
 			uint64_t *ret_epoch)
 {
@@ -168,6 +171,21 @@ static int list_all(struct hm_client *client, const struct list *list, struct hm
 int hm_client_list_procs(struct hm_client *client, GArray **ret, uint64_t *ret_epoch)
 {
 	return list_all(client, &procs_list, (struct hm_who){}, 0, false, ret, ret_epoch);
+}
+
+int hm_client_list_procs_at(struct hm_client *client, uint32_t pid, GArray **ret,
+			    uint64_t *ret_epoch)
+{
+	g_autoptr(GArray) array = g_array_new(FALSE, FALSE, sizeof(struct hm_proc));
+	uint32_t limit = MIN(PROCS_SOME, hm_client_max_data(client) / sizeof(struct hypermem_proc));
+	uint64_t cursor = pid;
+	int rc;
+
+	rc = list_part(client, &procs_list, (struct hm_who){},
+		       limit * (uint32_t)sizeof(struct hypermem_proc), &cursor, array, ret_epoch);
+	if (rc == 0)
+		*ret = g_steal_pointer(&array);
+	return rc;
 }
 
 int hm_client_list_fds(struct hm_client *client, struct hm_who who, GArray **ret)

@@ -25,9 +25,22 @@
  */
 static const uint64_t strides[] = { 2 * 1024 * 1024, 64 * 1024 };
 
+/* So long the search may take, whatever the guest says of its RAM. */
+#define SEARCH_TIME G_TIME_SPAN_SECOND
+#define SEARCH_STEP 4096	/* pages between looks at the clock */
+
 #define RUNS_MAX 1000		/* in one process_vm_readv(), which takes 1024 (UIO_MAXIOV) */
 
 #define PAGEMAP_PRESENT (1ULL << 63)
+
+/* A search for proofs. */
+struct search {
+	pid_t pid;
+	int pagemap;
+	uint64_t challenge;
+	int64_t deadline;
+	uint32_t looked;	/* pages */
+};
 
 /* Writable memory of QEMU's. */
 struct area {
@@ -96,9 +109,17 @@ static bool shows(pid_t pid, uint64_t addr, uint64_t challenge, uint64_t proof)
 	return peek(pid, addr, is, sizeof(is)) == sizeof(is) && memcmp(is, want, sizeof(is)) == 0;
 }
 
+/* -ETIMEDOUT: to stop. */
+static int search_check(struct search *search)
+{
+	if (++search->looked % SEARCH_STEP)
+		return 0;
+	return g_get_monotonic_time() < search->deadline ? 0 : -ETIMEDOUT;
+}
+
 /* The range, as far as it lies in the area; -ENOENT: its proof is not there. */
-static int area_search(pid_t pid, int pagemap, const struct area *area, const struct hm_ram *ram,
-		       uint64_t challenge, uint64_t stride, struct piece *ret)
+static int area_search(struct search *search, const struct area *area, const struct hm_ram *ram,
+		       uint64_t stride, struct piece *ret)
 {
 	uint64_t first = (area->start / stride) * stride + ram->proof % stride;
 	uint64_t size = sizeof(struct hypermem_proof);
@@ -106,7 +127,12 @@ static int area_search(pid_t pid, int pagemap, const struct area *area, const st
 	if (first < area->start)
 		first += stride;
 	for (uint64_t addr = first; addr < area->end && area->end - addr >= size; addr += stride) {
-		if (!is_present(pagemap, addr) || !shows(pid, addr, challenge, ram->proof))
+		int rc = search_check(search);
+
+		if (rc)
+			return rc;
+		if (!is_present(search->pagemap, addr) ||
+		    !shows(search->pid, addr, search->challenge, ram->proof))
 			continue;
 		*ret = (struct piece){ .ram = *ram, .shift = addr - ram->proof };
 		ret->ram.start = ram->proof - MIN(ram->proof - ram->start, addr - area->start);
@@ -116,15 +142,16 @@ static int area_search(pid_t pid, int pagemap, const struct area *area, const st
 	return -ENOENT;
 }
 
-static int ram_search(pid_t pid, int pagemap, const GArray *areas, const struct hm_ram *ram,
-		      uint64_t challenge, struct piece *ret)
+static int ram_search(struct search *search, const GArray *areas, const struct hm_ram *ram,
+		      struct piece *ret)
 {
+	int rc = -ENOENT;
+
 	for (size_t s = 0; s < G_N_ELEMENTS(strides); s++)
-		for (guint i = 0; i < areas->len; i++)
-			if (area_search(pid, pagemap, &g_array_index(areas, struct area, i), ram,
-					challenge, strides[s], ret) == 0)
-				return 0;
-	return -ENOENT;
+		for (guint i = 0; i < areas->len && rc == -ENOENT; i++)
+			rc = area_search(search, &g_array_index(areas, struct area, i), ram,
+					 strides[s], ret);
+	return rc;
 }
 
 static int window_check_access(pid_t pid, const GArray *areas)
@@ -150,24 +177,28 @@ static uint64_t area_max(const struct hm_ram *rams, size_t n)
 int hm_window_find(pid_t pid, const struct hm_ram *rams, size_t n, uint64_t challenge,
 		   struct hm_window **ret)
 {
+	struct search search = { .pid = pid, .challenge = challenge,
+				 .deadline = g_get_monotonic_time() + SEARCH_TIME };
 	g_autofree char *path = g_strdup_printf("/proc/%d/pagemap", (int)pid);
 	g_autoptr(GArray) pieces = g_array_new(FALSE, FALSE, sizeof(struct piece));
 	g_autoptr(GArray) areas = NULL;
 	struct piece piece;
-	int pagemap, rc;
+	int rc;
 
 	rc = areas_read(pid, area_max(rams, n), &areas);
 	if (rc == 0)
 		rc = window_check_access(pid, areas);
 	if (rc)
 		return rc;
-	pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	if (pagemap < 0)
+	search.pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	if (search.pagemap < 0)
 		return errno == EACCES ? -EPERM : errno == ENOENT ? -ESRCH : -errno;
-	for (size_t i = 0; i < n; i++)
-		if (ram_search(pid, pagemap, areas, &rams[i], challenge, &piece) == 0)
+	for (size_t i = 0; i < n && (rc == 0 || rc == -ENOENT); i++) {
+		rc = ram_search(&search, areas, &rams[i], &piece);
+		if (rc == 0)
 			g_array_append_val(pieces, piece);
-	close(pagemap);
+	}
+	close(search.pagemap);
 	if (pieces->len == 0)
 		return -ENOENT;
 	*ret = g_atomic_rc_box_new0(struct hm_window);

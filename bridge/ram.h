@@ -20,7 +20,7 @@ struct hm_window;
  * Look for the ranges in the memory of process pid, whose pages `proof` show `challenge`
  * now.  *ret has those that were found, at least one.
  * -EPERM: this process may not look there (run as QEMU's user, or as root).
- * -ESRCH: no such process.  -ENOENT: nothing was found.
+ * -ESRCH: no such process.  -ENOENT: nothing was found, soon enough.
  */
 int hm_window_find(pid_t pid, const struct hm_ram *rams, size_t n, uint64_t challenge,
 		   struct hm_window **ret);

@@ -45,6 +45,7 @@ struct hm_reader {
 	uint64_t first;		/* what was read in order began there */
 	uint64_t in_order;	/* bytes of it before the read under way */
 	struct span span;
+	bool ahead;		/* `pending` is a guess, and counted in client->ahead */
 	bool pending;		/* another one has been asked for: */
 	struct hm_call call;
 	int64_t call_time;
@@ -61,13 +62,21 @@ struct hm_reader *hm_reader_new(struct hm_client *client, struct hm_who who)
 	return reader;
 }
 
+static void reader_pending_over(struct hm_reader *reader)
+{
+	hm_call_deinit(&reader->call);
+	reader->pending = false;
+	if (reader->ahead)
+		g_atomic_int_dec_and_test(&reader->client->ahead);
+	reader->ahead = false;
+}
+
 static void reader_drop_pending(struct hm_reader *reader)
 {
 	if (!reader->pending)
 		return;
 	hm_session_give_up(&reader->client->session, &reader->call);
-	hm_call_deinit(&reader->call);
-	reader->pending = false;
+	reader_pending_over(reader);
 }
 
 void hm_reader_free(struct hm_reader *reader)
@@ -107,8 +116,7 @@ static int reader_take(struct hm_reader *reader, const struct hm_guest *guest)
 	struct span *span = &reader->span;
 	int rc = hm_session_wait(&reader->client->session, call);
 
-	hm_call_deinit(call);
-	reader->pending = false;
+	reader_pending_over(reader);
 	span->size = 0;
 	if (rc)
 		return rc;
@@ -131,24 +139,32 @@ static bool span_has(const struct span *span, uint64_t addr)
 static int reader_locate(struct hm_reader *reader, const struct hm_guest *guest, uint64_t addr,
 			 uint64_t size)
 {
-	int rc = 0;
+	int rc;
 
 	if (span_has(&reader->span, addr))
 		return 0;
-	if (reader->pending && reader->call.request.addr == addr &&
-	    reader_take(reader, guest) == 0 && span_has(&reader->span, addr))
-		return 0;
+	if (reader->pending && reader->call.request.addr == addr) {
+		rc = reader_take(reader, guest);
+		if (rc == -EINTR || (rc == 0 && span_has(&reader->span, addr)))
+			return rc;
+		if (rc) {
+			reader->first = addr;		/* too far: begin anew */
+			reader->in_order = 0;
+		}
+	}
 	reader_drop_pending(reader);
 	rc = reader_ask(reader, guest, addr, size);
 	if (rc == 0)
 		rc = reader_take(reader, guest);
+	if (rc == 0)
+		reader->span.time = g_get_monotonic_time();	/* the answer has just come */
 	return rc;
 }
 
-/* How much to locate at a time. */
-static uint64_t reader_span_size(const struct hm_reader *reader, uint64_t size)
+/* How much to locate ahead. */
+static uint64_t reader_ahead_size(const struct hm_reader *reader)
 {
-	return MAX(size, MIN(2 * reader->in_order, SPAN_SIZE));
+	return MIN(2 * reader->in_order, SPAN_SIZE);
 }
 
 /* Ask for what comes behind the span, unless its end is far. */
@@ -156,17 +172,24 @@ static void reader_look_ahead(struct hm_reader *reader, const struct hm_guest *g
 			      uint64_t addr)
 {
 	const struct span *span = &reader->span;
+	gint *ahead = &reader->client->ahead;
 
-	if (reader->in_order && !reader->pending && span->size <= UINT64_MAX - span->addr &&
-	    span->size - (addr - span->addr) < reader_span_size(reader, 0) / 2)
-		reader_ask(reader, guest, span->addr + span->size, reader_span_size(reader, 0));
+	if (!reader->in_order || reader->pending || span->size > UINT64_MAX - span->addr ||
+	    span->size - (addr - span->addr) >= reader_ahead_size(reader) / 2)
+		return;
+	/* Guesses that are never answered must leave room for questions. */
+	if ((uint32_t)g_atomic_int_add(ahead, 1) < guest->max_inflight / 2 &&
+	    reader_ask(reader, guest, span->addr + span->size, reader_ahead_size(reader)) == 0)
+		reader->ahead = true;
+	else
+		g_atomic_int_dec_and_test(ahead);
 }
 
-/* What the guest, asked for the bytes themselves, would say as well. */
-static bool is_final(int rc)
+/* What the guest, asked for the bytes themselves, would say as well, or nobody would. */
+static bool is_guests_answer(int rc)
 {
 	return rc == -EINTR || rc == -ETIMEDOUT || rc == -ENOTCONN || rc == -ESTALE ||
-	       rc == -ESRCH || rc == -EPERM;
+	       rc == -ESRCH;
 }
 
 /*
@@ -182,12 +205,15 @@ static ssize_t reader_copy(struct hm_reader *reader, struct hm_window *window,
 	int rc;
 
 	*ret_skip = 0;
-	rc = reader_locate(reader, guest, addr, reader_span_size(reader, size));
+	rc = reader_locate(reader, guest, addr, size);
 	if (rc)
 		return rc;
 	reader_look_ahead(reader, guest, addr + MIN(size, span->size - (addr - span->addr)));
 	n = hm_window_read(window, &span->hold, span->offset + (addr - span->addr), buf, size,
 			   ret_skip);
+	/* Not before: asking ahead may have waited, and so may the copy. */
+	if (n > 0 && g_get_monotonic_time() - span->time >= SPAN_TIME)
+		n = -EAGAIN;
 	if (n < 0 && n != -ENXIO)
 		span->size = 0;
 	if (n < 0 && n != -ENXIO && n != -EAGAIN)
@@ -215,7 +241,7 @@ static ssize_t reader_read(struct hm_reader *reader, struct hm_window *window, u
 			n = 0;
 			continue;
 		}
-		if (n < 0 && !is_final((int)n)) {
+		if (n < 0 && !is_guests_answer((int)n)) {
 			want = skip ? skip : size - done;
 			n = hm_client_read(reader->client, reader->who, addr + done, buf + done,
 					   want);
@@ -248,8 +274,10 @@ static ssize_t reader_read_window(struct hm_reader *reader, uint64_t addr, void 
 	int rc;
 
 	rc = hm_client_window(client, &window);
+	if (rc == -EINTR)
+		return rc;
 	if (rc && client->ram == HM_RAM_REQUIRE)
-		return rc == -ENOTCONN || rc == -ETIMEDOUT ? rc : -ENOTSUP;
+		return rc == -ENOTCONN || rc == -ETIMEDOUT || rc == -ESTALE ? rc : -ENOTSUP;
 	if (rc)
 		return hm_client_read(client, reader->who, addr, buf, size);
 	n = reader_read(reader, window, addr, buf, size);

@@ -16,11 +16,15 @@ struct hm_client {
 
 	/* window.c */
 	enum hm_ram_use ram;
-	GMutex window_lock;		/* protects what follows */
+	sem_t window_search;		/* to look for it; a signal ends the wait for it */
+	GMutex window_lock;		/* protects what follows, for no longer than it takes to look */
 	struct hm_window *window;	/* NULL: none, and window_rc says why */
 	int window_rc;
 	uint64_t window_epoch;		/* what it was looked for in: which boot of the guest ... */
 	pid_t window_peer;		/* ... in which process; 0: not yet */
+	int64_t window_again;		/* g_get_monotonic_time() from which on it may be looked for again */
+
+	gint ahead;			/* atomic: guesses under way, see reader.c */
 };
 
 /*
@@ -31,7 +35,7 @@ struct hm_client {
 int hm_client_window(struct hm_client *client, struct hm_window **ret);
 /* It does not work any more. */
 void hm_client_window_lost(struct hm_client *client, struct hm_window *window, int rc);
-/* Frees what window.c has. */
+void hm_client_window_init(struct hm_client *client);
 void hm_client_window_deinit(struct hm_client *client);
 
 /* What to tell of `got` bytes and what came then: see client.c. */

@@ -14,6 +14,9 @@
 
 #define RAMS_MAX 64
 
+/* A guest that does not answer is not asked again so soon. */
+#define AGAIN_TIME (10 * G_TIME_SPAN_SECOND)
+
 /* Ask the guest for its ranges, and to prove them. */
 static int window_ask(struct hm_client *client, uint64_t epoch, uint64_t *ret_challenge,
 		      struct hm_ram rams[RAMS_MAX], size_t *ret_n)
@@ -66,28 +69,69 @@ static int window_open(struct hm_client *client, uint64_t epoch, pid_t peer,
 }
 
 /* Why not to look again soon: it is as it is, not a matter of the link. */
-static bool is_final(int rc)
+static bool is_settled(int rc)
 {
-	return rc == 0 || rc == -EPERM || rc == -ENOENT || rc == -ESRCH || rc == -EPROTO;
+	return rc == 0 || rc == -EPERM || rc == -ENOENT || rc == -ESRCH || rc == -EPROTO ||
+	       rc == -EFAULT;
 }
 
-/* With window_lock held. */
-static void window_look(struct hm_client *client, uint64_t epoch, pid_t peer)
+/* What is known of the window; -EAGAIN: nothing, or not any more. */
+static int window_get(struct hm_client *client, uint64_t epoch, pid_t peer, struct hm_window **ret)
 {
-	if (client->window_peer == peer && client->window_epoch == epoch)
-		return;
+	int rc = -EAGAIN;
+
+	g_mutex_lock(&client->window_lock);
+	if (client->window_peer == peer && client->window_epoch == epoch &&
+	    (is_settled(client->window_rc) || g_get_monotonic_time() < client->window_again))
+		rc = client->window_rc;
+	if (rc == 0)
+		*ret = hm_window_ref(client->window);
+	g_mutex_unlock(&client->window_lock);
+	return rc;
+}
+
+static void window_set(struct hm_client *client, uint64_t epoch, pid_t peer,
+		       struct hm_window *window, int rc)
+{
+	g_mutex_lock(&client->window_lock);
 	hm_window_unref(client->window);
-	client->window = NULL;
-	client->window_rc = window_open(client, epoch, peer, &client->window);
-	client->window_peer = is_final(client->window_rc) ? peer : 0;
+	client->window = window;
+	client->window_rc = rc;
+	client->window_peer = peer;
 	client->window_epoch = epoch;
+	client->window_again = rc == -ETIMEDOUT ? g_get_monotonic_time() + AGAIN_TIME : 0;
+	g_mutex_unlock(&client->window_lock);
+}
+
+/* One looks for it; who waits for that can be interrupted. */
+static int window_look(struct hm_client *client, uint64_t epoch, pid_t peer,
+		       struct hm_window **ret)
+{
+	struct hm_session *session = &client->session;
+	int64_t deadline = g_get_monotonic_time() +
+			   session->timeout_ms * G_TIME_SPAN_MILLISECOND;
+	struct hm_window *window = NULL;
+	int rc;
+
+	rc = hm_sem_wait(&client->window_search, deadline, session->calls.interrupted);
+	if (rc)
+		return rc;
+	rc = window_get(client, epoch, peer, ret);
+	if (rc == -EAGAIN) {
+		rc = window_open(client, epoch, peer, &window);
+		if (rc == 0)
+			*ret = hm_window_ref(window);
+		window_set(client, epoch, peer, window, rc);
+	}
+	sem_post(&client->window_search);
+	return rc;
 }
 
 static int window_possible(struct hm_client *client, const struct hm_guest *guest, pid_t peer)
 {
 	if (client->ram == HM_RAM_OFF)
 		return -ECANCELED;
-	if (!(guest->ops & 1ULL << HYPER_OP_TRANSLATE))
+	if (~guest->allowed & (1ULL << HYPER_OP_WINDOW | 1ULL << HYPER_OP_TRANSLATE))
 		return -EOPNOTSUPP;
 	return peer ? 0 : -ENODEV;
 }
@@ -103,13 +147,8 @@ int hm_client_window(struct hm_client *client, struct hm_window **ret)
 		rc = window_possible(client, &guest, peer);
 	if (rc)
 		return rc;
-	g_mutex_lock(&client->window_lock);
-	window_look(client, guest.epoch, peer);
-	rc = client->window_rc;
-	if (rc == 0)
-		*ret = hm_window_ref(client->window);
-	g_mutex_unlock(&client->window_lock);
-	return rc;
+	rc = window_get(client, guest.epoch, peer, ret);
+	return rc == -EAGAIN ? window_look(client, guest.epoch, peer, ret) : rc;
 }
 
 void hm_client_window_lost(struct hm_client *client, struct hm_window *window, int rc)
@@ -123,9 +162,16 @@ void hm_client_window_lost(struct hm_client *client, struct hm_window *window, i
 	g_mutex_unlock(&client->window_lock);
 }
 
+void hm_client_window_init(struct hm_client *client)
+{
+	sem_init(&client->window_search, 0, 1);
+	g_mutex_init(&client->window_lock);
+}
+
 void hm_client_window_deinit(struct hm_client *client)
 {
 	hm_window_unref(client->window);
+	sem_destroy(&client->window_search);
 	g_mutex_clear(&client->window_lock);
 }
 
@@ -145,7 +191,7 @@ int hm_client_ram(struct hm_client *client, char **ret)
 		*ret = g_strdup("ram=off");
 		break;
 	case -EOPNOTSUPP:
-		*ret = g_strdup("the guest's module cannot: its kernel has no MMU notifiers, or the module is older");
+		*ret = g_strdup("the guest's module cannot: its kernel has no MMU notifiers, the module is older, or is told not to");
 		break;
 	case -ENODEV:
 		*ret = g_strdup("the chardev is no Unix socket, so QEMU's process is not known");

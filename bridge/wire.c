@@ -322,7 +322,7 @@ int hm_ram_decode(const uint8_t *data, size_t size, struct hm_ram *ret)
 		.proof = le64toh(raw.proof),
 	};
 	if (ram.start > ram.proof || ram.proof >= ram.end ||
-	    ram.end - ram.proof < sizeof(struct hypermem_proof))
+	    (ram.start | ram.end | ram.proof) & HYPER_RUN_PAGES_MASK)
 		return -EPROTO;
 	*ret = ram;
 	return 0;

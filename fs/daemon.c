@@ -33,6 +33,19 @@ static void wait_and_exit(pid_t child, int ready)
 	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
 }
 
+int hmfs_daemon_init(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);		/* not O_CLOEXEC: what is started has it, too */
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
 int hmfs_daemon_begin(struct hmfs_daemon *daemon)
 {
 	int fds[2];

@@ -11,6 +11,9 @@
 
 #include "fs/node.h"
 
+/* Of a list of mappings: no process has more, and a guest that pretends so is not believed. */
+#define PARTS_MAX 4096
+
 ssize_t hmfs_mem_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
 {
 	g_mutex_lock(&file->lock);
@@ -34,9 +37,12 @@ static int mem_extent(struct hmfs_file *file, uint64_t addr, uint64_t *ret_start
 {
 	uint64_t start = 0, end = 0;
 
-	for (;;) {
+	for (unsigned int parts = 0;; parts++) {
 		g_autoptr(GArray) maps = NULL;
 		int rc;
+
+		if (parts == PARTS_MAX)
+			return -EFBIG;
 
 		rc = hm_client_list_maps(file->fs->client, file->who, addr, &maps);
 		if (rc < 0)

@@ -83,18 +83,6 @@ static int ops_readlink(const char *path, char *buf, size_t size)
 	return n < 0 ? (int)n : 0;
 }
 
-struct filler {
-	fuse_fill_dir_t fill;
-	void *buf;
-};
-
-static int fill_name(void *arg, const char *name, const struct stat *st)
-{
-	struct filler *filler = arg;
-
-	return filler->fill(filler->buf, name, st, 0, st ? FUSE_FILL_DIR_PLUS : 0);
-}
-
 static int open_node(const char *path, int flags, struct fuse_file_info *fi)
 {
 	struct hmfs_file *file;
@@ -114,14 +102,34 @@ static int ops_opendir(const char *path, struct fuse_file_info *fi)
 	return open_node(path, O_DIRECTORY, fi);
 }
 
+/*
+ * Each name has an offset of its own: without, libfuse (3.14) keeps the attributes to
+ * itself, and the kernel asks for those of each name again.  One reader of an open
+ * directory at a time: libfuse sees to that.
+ */
 static int ops_readdir(const char *path, void *buf, fuse_fill_dir_t fill, off_t offset,
 		       struct fuse_file_info *fi, enum fuse_readdir_flags flags)
 {
-	struct filler filler = { .fill = fill, .buf = buf };
+	struct hmfs_file *file = the_file(fi);
+	enum fuse_fill_dir_flags plus;
+	int rc = 0;
 
-	fill_name(&filler, ".", NULL);
-	fill_name(&filler, "..", NULL);
-	return hmfs_node_list(the_fs(), &the_file(fi)->node, fill_name, &filler);
+	if (offset == 0 || !file->names)
+		rc = hmfs_file_list(file);
+	if (rc < 0)
+		return rc;
+	if (offset < 1 && fill(buf, ".", NULL, 1, 0) != 0)
+		return 0;
+	if (offset < 2 && fill(buf, "..", NULL, 2, 0) != 0)
+		return 0;
+	plus = hmfs_file_is_fresh(file) ? FUSE_FILL_DIR_PLUS : 0;
+	for (off_t i = MAX(offset - 2, 0); i < file->names->len; i++) {
+		const struct hmfs_name *name = &g_array_index(file->names, struct hmfs_name, i);
+
+		if (fill(buf, name->text, &name->st, i + 3, plus) != 0)
+			break;
+	}
+	return 0;
 }
 
 static int ops_open(const char *path, struct fuse_file_info *fi)

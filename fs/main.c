@@ -185,17 +185,21 @@ static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options,
 	fuse_opt_free_args(&args);
 	if (!fuse)
 		return fail(HMFS_EXIT_USAGE, "%s", fuse_said ? g_strstrip(fuse_said) : "libfuse gave up");
+	/* Before it is mounted: whoever is killed leaves nothing behind. */
+	rc = handle_signals(fuse, fs->client);
+	if (rc < 0) {
+		status = fail(HMFS_EXIT_FAILED, "cannot handle signals: %s", g_strerror(-rc));
+		goto destroy;
+	}
 	if (fuse_mount(fuse, options->mountpoint) != 0) {
 		fail(HMFS_EXIT_MOUNT, "cannot mount on %s: %s", options->mountpoint,
 		     fuse_said ? g_strstrip(fuse_said) : g_strerror(errno));
 		goto destroy;
 	}
 	fuse_set_log_func(NULL);
-	rc = handle_signals(fuse, fs->client);
-	if (rc == 0)
-		rc = hmfs_daemon_ready(daemon);
+	rc = hmfs_daemon_ready(daemon);
 	if (rc < 0) {
-		fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(-rc));
+		status = fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(-rc));
 		goto unmount;
 	}
 	rc = serve(fuse);
@@ -248,14 +252,18 @@ int main(int argc, char **argv)
 	struct hmfs_options options;
 	int rc;
 
+	if (hmfs_daemon_init() < 0)
+		return HMFS_EXIT_FAILED;
 	rc = hmfs_options_parse(argc, argv, &options);
 	if (rc < 0)
 		return -rc - 1;
 	openlog("hypermemfs", LOG_PID, LOG_DAEMON);
 	g_log_set_default_handler(log_line, &options);
 	rc = check_mountpoint(options.mountpoint);
-	if (rc == 0 && !options.foreground && hmfs_daemon_begin(&daemon) < 0)
-		rc = fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(errno));
+	if (rc == 0 && !options.foreground)
+		rc = hmfs_daemon_begin(&daemon);
+	if (rc < 0)
+		rc = fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(-rc));
 	if (rc == 0)
 		rc = connect_and_serve(&options, &daemon);
 	g_free(fuse_said);

@@ -301,6 +301,33 @@ void hmfs_file_close(struct hmfs_file *file)
 	if (file->text)
 		g_byte_array_unref(file->text);
 	hm_reader_free(file->reader);
+	if (file->names)
+		g_array_unref(file->names);
 	g_mutex_clear(&file->lock);
 	g_free(file);
+}
+
+static int keep_name(void *arg, const char *text, const struct stat *st)
+{
+	struct hmfs_name name = { .st = *st };
+
+	g_strlcpy(name.text, text, sizeof(name.text));
+	g_array_append_val((GArray *)arg, name);
+	return 0;
+}
+
+int hmfs_file_list(struct hmfs_file *file)
+{
+	if (file->names)
+		g_array_set_size(file->names, 0);
+	else
+		file->names = g_array_new(FALSE, FALSE, sizeof(struct hmfs_name));
+	file->listed = g_get_monotonic_time();
+	return hmfs_node_list(file->fs, &file->node, keep_name, file->names);
+}
+
+bool hmfs_file_is_fresh(const struct hmfs_file *file)
+{
+	return g_get_monotonic_time() - file->listed <
+	       (gint64)(HMFS_ATTR_SECONDS * G_USEC_PER_SEC);
 }

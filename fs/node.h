@@ -33,6 +33,12 @@ struct hmfs {
 	GQueue files;		/* that are open */
 };
 
+/* A name in a directory. */
+struct hmfs_name {
+	char text[16];
+	struct stat st;
+};
+
 /* Takes one name of a directory; non-zero: stop. */
 typedef int (*hmfs_fill_fn)(void *arg, const char *name, const struct stat *st);
 
@@ -77,6 +83,8 @@ struct hmfs_file {
 	struct hmfs_node node;
 	struct hm_who who;
 	struct stat st;
+	GArray *names;		/* struct hmfs_name of a directory, as hmfs_file_list() found them ... */
+	gint64 listed;		/* ... when: g_get_monotonic_time() */
 	GMutex lock;		/* protects what follows, for readers at the same time */
 	GByteArray *text;	/* the part of a text at hand ... */
 	off_t text_offset;	/* ... where it begins in the file ... */
@@ -102,6 +110,10 @@ ssize_t hmfs_node_readlink(struct hmfs *fs, const struct hmfs_node *node, char *
 int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
 		   struct hmfs_file **ret);
 void hmfs_file_close(struct hmfs_file *file);
+/* Put the names that are in a directory now into file->names. */
+int hmfs_file_list(struct hmfs_file *file);
+/* So new that the attributes may be given to the kernel, to keep. */
+bool hmfs_file_is_fresh(const struct hmfs_file *file);
 
 /* The process that a node belongs to. */
 int hmfs_node_who(struct hmfs *fs, const struct hmfs_node *node, struct hm_who *ret);

@@ -8,6 +8,9 @@
 
 #define FRESH_US ((gint64)(HMFS_ATTR_SECONDS * G_USEC_PER_SEC))
 
+/* Who asks for one process and then for one so little above it goes through them all. */
+#define NEAR 64
+
 struct entry {
 	struct hm_proc proc;
 	uint64_t epoch;
@@ -19,6 +22,7 @@ struct hmfs_procs {
 	GMutex lock;		/* protects what follows */
 	GHashTable *entries;	/* pid to struct entry */
 	gint64 swept;		/* when old entries were dropped last */
+	uint32_t asked_pid;	/* the guest was asked for last */
 };
 
 struct hmfs_procs *hmfs_procs_new(struct hm_client *client)
@@ -87,23 +91,76 @@ static bool procs_find(struct hmfs_procs *procs, uint32_t pid, struct hm_proc *r
 	return found;
 }
 
+static void procs_put_all(struct hmfs_procs *procs, const GArray *list, uint64_t epoch,
+			  gint64 asked)
+{
+	g_mutex_lock(&procs->lock);
+	procs_sweep(procs, asked);
+	for (guint i = 0; i < list->len; i++)
+		procs_put(procs, &g_array_index(list, struct hm_proc, i), epoch, asked);
+	g_mutex_unlock(&procs->lock);
+}
+
+static bool procs_is_walk(struct hmfs_procs *procs, uint32_t pid)
+{
+	bool walk;
+
+	g_mutex_lock(&procs->lock);
+	walk = pid > procs->asked_pid && pid - procs->asked_pid <= NEAR;
+	procs->asked_pid = pid;
+	g_mutex_unlock(&procs->lock);
+	return walk;
+}
+
+/* The process and some that follow it; 0 but *ret_found false: it is not listed. */
+static int procs_ask_some(struct hmfs_procs *procs, uint32_t pid, struct hm_proc *ret,
+			  uint64_t *ret_epoch, bool *ret_found)
+{
+	gint64 asked = g_get_monotonic_time();
+	g_autoptr(GArray) list = NULL;
+	int rc;
+
+	rc = hm_client_list_procs_at(procs->client, pid, &list, ret_epoch);
+	if (rc < 0)
+		return rc;
+	procs_put_all(procs, list, *ret_epoch, asked);
+	*ret_found = list->len && g_array_index(list, struct hm_proc, 0).pid == pid;
+	if (*ret_found)
+		*ret = g_array_index(list, struct hm_proc, 0);
+	return 0;
+}
+
+static int procs_ask(struct hmfs_procs *procs, uint32_t pid, struct hm_proc *ret,
+		     uint64_t *ret_epoch)
+{
+	gint64 asked = g_get_monotonic_time();
+	bool found = false;
+	int rc = 0;
+
+	if (procs_is_walk(procs, pid))
+		rc = procs_ask_some(procs, pid, ret, ret_epoch, &found);
+	if (rc < 0 || found)
+		return rc;
+	/* Threads are not listed, but have the files of a process, as in /proc. */
+	rc = hm_client_read_proc(procs->client, pid, ret, ret_epoch);
+	if (rc < 0)
+		return rc;
+	g_mutex_lock(&procs->lock);
+	procs_sweep(procs, asked);
+	procs_put(procs, ret, *ret_epoch, asked);
+	g_mutex_unlock(&procs->lock);
+	return 0;
+}
+
 int hmfs_procs_get(struct hmfs_procs *procs, uint32_t pid, struct hm_proc *ret,
 		   uint64_t *ret_epoch)
 {
-	gint64 asked = g_get_monotonic_time();
 	uint64_t epoch;
 	int rc = 0;
 
-	if (!procs_find(procs, pid, ret, &epoch)) {
-		rc = hm_client_read_proc(procs->client, pid, ret, &epoch);
-		if (rc < 0)
-			return rc;
-		g_mutex_lock(&procs->lock);
-		procs_sweep(procs, asked);
-		procs_put(procs, ret, epoch, asked);
-		g_mutex_unlock(&procs->lock);
-	}
-	if (ret_epoch)
+	if (!procs_find(procs, pid, ret, &epoch))
+		rc = procs_ask(procs, pid, ret, &epoch);
+	if (rc == 0 && ret_epoch)
 		*ret_epoch = epoch;
 	return rc;
 }
@@ -118,11 +175,7 @@ int hmfs_procs_list(struct hmfs_procs *procs, GArray **ret)
 	rc = hm_client_list_procs(procs->client, &list, &epoch);
 	if (rc < 0)
 		return rc;
-	g_mutex_lock(&procs->lock);
-	procs_sweep(procs, asked);
-	for (guint i = 0; i < list->len; i++)
-		procs_put(procs, &g_array_index(list, struct hm_proc, i), epoch, asked);
-	g_mutex_unlock(&procs->lock);
+	procs_put_all(procs, list, epoch, asked);
 	*ret = g_steal_pointer(&list);
 	return 0;
 }

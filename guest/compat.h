@@ -134,6 +134,13 @@ static inline long hypermem_get_pages(struct mm_struct *mm, unsigned long addr, 
 	return got;
 }
 
+/* Since 7.2 the kernel warns of a workqueue that does not say that it is bound. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
+#define HYPERMEM_WQ_PERCPU	0
+#else
+#define HYPERMEM_WQ_PERCPU	WQ_PERCPU
+#endif
+
 /* f3ba3c710ac5 "mm/highmem: Provide kmap_local*" */
 static inline void *hypermem_kmap(struct page *page)
 {

@@ -12,6 +12,7 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 
+#include "compat.h"
 #include "link.h"
 #include "ops.h"
 
@@ -28,7 +29,8 @@ int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_ma
 	 * request without a switch to another.  When a request sleeps, the workqueue
 	 * wakes another worker for the rest.
 	 */
-	link->wq = alloc_workqueue("hypermem", WQ_HIGHPRI, HYPERMEM_INFLIGHT_MAX);
+	link->wq = alloc_workqueue("hypermem", WQ_HIGHPRI | HYPERMEM_WQ_PERCPU,
+				   HYPERMEM_INFLIGHT_MAX);
 	return link->wq ? 0 : -ENOMEM;
 }
 
@@ -40,12 +42,18 @@ void hypermem_link_deinit(struct hypermem_link *link)
 
 void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hypermem_frame *frame)
 {
+	bool current_session;
+
 	mutex_lock(&link->send_lock);
-	if (link->open && link->session == session)
+	current_session = link->open && link->session == session;
+	if (current_session)
 		link->ops->send(link, frame);
 	else
 		hypermem_frame_free(frame);
 	mutex_unlock(&link->send_lock);
+	/* It may have been a translation, of which the end of its session knew nothing. */
+	if (!current_session)
+		hypermem_translate_forget();
 }
 
 void hypermem_link_begin(struct hypermem_link *link, u32 max_data, bool readonly,
@@ -59,6 +67,7 @@ void hypermem_link_begin(struct hypermem_link *link, u32 max_data, bool readonly
 	link->told = false;
 	link->ops->send(link, frame);
 	mutex_unlock(&link->send_lock);
+	hypermem_translate_forget();
 }
 
 static void hypermem_link_end(struct hypermem_link *link)

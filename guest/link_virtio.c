@@ -62,7 +62,7 @@ static void hypermem_virtio_tx_reap(struct hypermem_virtio *hv)
 	}
 }
 
-bool hypermem_virtio_is_worn(struct hypermem_virtio *hv)
+static bool hypermem_virtio_is_worn(struct hypermem_virtio *hv)
 {
 	bool worn;
 
@@ -84,10 +84,14 @@ static void hypermem_virtio_host_changed(struct hypermem_virtio *hv)
 		hypermem_virtio_offer(hv->rx, buf, PAGE_SIZE);
 	virtqueue_kick(hv->rx);
 	hypermem_link_reset(&hv->link);
-	if (hypermem_virtio_is_worn(hv))
+	if (hypermem_virtio_is_worn(hv)) {
+		WRITE_ONCE(hv->worn, true);
 		hypermem_virtio_renew();
-	else if (hv->host_connected)
+	} else if (hv->host_connected) {
 		hypermem_link_invite(&hv->link);
+	} else {
+		hypermem_frame_trim();
+	}
 }
 
 /*
@@ -123,20 +127,23 @@ static void hypermem_virtio_work(struct work_struct *work)
 {
 	struct hypermem_virtio *hv = container_of(work, struct hypermem_virtio, work);
 
-	do {
+	while (!READ_ONCE(hv->stopping)) {
 		virtqueue_disable_cb(hv->rx);
 		virtqueue_disable_cb(control_in(hv));
 		while (!READ_ONCE(hv->stopping) && hypermem_virtio_receive(hv))
-			;
-	} while (!READ_ONCE(hv->stopping) &&
-		 (!virtqueue_enable_cb(control_in(hv)) || !virtqueue_enable_cb(hv->rx)));
+			cond_resched();
+		if (READ_ONCE(hv->stopping) ||
+		    (virtqueue_enable_cb(control_in(hv)) && virtqueue_enable_cb(hv->rx)))
+			break;
+	}
 }
 
 static void hypermem_virtio_rx_event(struct virtqueue *vq)
 {
 	struct hypermem_virtio *hv = vq->vdev->priv;
+	struct virtqueue *rx = smp_load_acquire(&hv->rx);
 
-	if (hv->rx && !READ_ONCE(hv->stopping) && (vq == hv->rx || vq == control_in(hv)))
+	if (rx && !READ_ONCE(hv->stopping) && (vq == rx || vq == control_in(hv)))
 		queue_work(system_highpri_wq, &hv->work);
 }
 
@@ -193,8 +200,8 @@ static void hypermem_virtio_send(struct hypermem_link *link, struct hypermem_fra
 			break;
 		if (!virtqueue_enable_cb(hv->tx))
 			continue;
-		wait_event(hv->tx_wait,
-			   READ_ONCE(hv->tx_events) != seen || READ_ONCE(hv->stopping));
+		wait_event_idle(hv->tx_wait,
+				READ_ONCE(hv->tx_events) != seen || READ_ONCE(hv->stopping));
 		virtqueue_disable_cb(hv->tx);
 	}
 	hypermem_frame_free(frame);
@@ -256,6 +263,9 @@ static void hypermem_virtio_destroy(struct hypermem_virtio *hv)
 	cancel_work_sync(&hv->work);
 	hypermem_link_deinit(&hv->link);
 	hypermem_virtio_free_vqs(hv);
+	/* Not every transport waits for its interrupts when it is reset; now there are none. */
+	cancel_work_sync(&hv->work);
+	hypermem_frame_trim();
 	hv->vdev->priv = NULL;
 	kfree(hv->vqs);
 	kfree(hv);
@@ -264,6 +274,7 @@ static void hypermem_virtio_destroy(struct hypermem_virtio *hv)
 static int hypermem_virtio_probe(struct virtio_device *vdev)
 {
 	struct hypermem_virtio *hv;
+	struct virtqueue *rx;
 	unsigned int queue;
 	u32 max_ports;
 	int rc;
@@ -296,17 +307,18 @@ static int hypermem_virtio_probe(struct virtio_device *vdev)
 
 	queue = hv->port ? 2 * (hv->port + 1) : 0;
 	hv->tx = hv->vqs[queue + 1];
-	hv->rx = hv->vqs[queue];
+	rx = hv->vqs[queue];
 	virtqueue_disable_cb(hv->tx);
-	hv->rx_buffers = min(virtqueue_get_vring_size(hv->rx), (unsigned int)RX_BUFFERS);
-	rc = hypermem_virtio_fill(hv->rx, hv->rx_buffers, PAGE_SIZE);
+	hv->rx_buffers = min(virtqueue_get_vring_size(rx), (unsigned int)RX_BUFFERS);
+	rc = hypermem_virtio_fill(rx, hv->rx_buffers, PAGE_SIZE);
 	if (rc)
 		goto destroy;
 	rc = hypermem_virtio_open_port(hv);
 	if (rc)
 		goto destroy;
 	dev_info(&vdev->dev, "serving port %s\n", hv->name);
-	/* Events that came before hv->rx was there to be told of them. */
+	/* From here on the queues are the worker's; it begins with what came before. */
+	smp_store_release(&hv->rx, rx);
 	queue_work(system_highpri_wq, &hv->work);
 	return 0;
 

@@ -47,6 +47,7 @@ struct hypermem_virtio {
 	unsigned int rx_unkicked;	/* offered since the last kick */
 
 	bool stopping;
+	bool worn;			/* to be bound anew: it has lost too many buffers */
 	unsigned int tx_events;		/* counts; tx has given buffers back */
 	wait_queue_head_t tx_wait;
 	/* All three under link.send_lock. */
@@ -70,8 +71,6 @@ static inline struct virtqueue *control_out(struct hypermem_virtio *hv)
 void hypermem_virtio_offer(struct virtqueue *vq, void *buf, size_t size);
 /* Offer up to n new buffers. */
 int hypermem_virtio_fill(struct virtqueue *vq, unsigned int n, size_t size);
-/* Its device must be reset to be used on: it has lost too many buffers. */
-bool hypermem_virtio_is_worn(struct hypermem_virtio *hv);
 
 extern struct virtio_driver hypermem_virtio_driver;
 

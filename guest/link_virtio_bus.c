@@ -92,7 +92,7 @@ static int hypermem_virtio_renew_device(struct device *dev, void *arg)
 
 	device_lock(dev);
 	hv = dev->driver == &hypermem_virtio_driver.driver ? dev_to_virtio(dev)->priv : NULL;
-	worn = hv && hypermem_virtio_is_worn(hv);
+	worn = hv && READ_ONCE(hv->worn);
 	device_unlock(dev);
 	if (!worn)
 		return 0;
@@ -134,7 +134,10 @@ int hypermem_virtio_register(void)
 	if (rc)
 		return rc;
 	bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, NULL, hypermem_virtio_release);
-	return driver_attach(&hypermem_virtio_driver.driver);
+	rc = driver_attach(&hypermem_virtio_driver.driver);
+	if (rc)
+		hypermem_virtio_unregister();
+	return rc;
 }
 
 void hypermem_virtio_unregister(void)

@@ -27,6 +27,7 @@ static int hypermem_virtio_tell(struct hypermem_virtio *hv, u32 port, u16 event,
 	struct virtqueue *vq = control_out(hv);
 	struct virtio_console_control *msg;
 	struct scatterlist sg;
+	void *done;		/* msg, or one that was given up on */
 	unsigned int len, tries = 20000;	/* 2 s and more */
 	int rc;
 
@@ -43,12 +44,12 @@ static int hypermem_virtio_tell(struct hypermem_virtio *hv, u32 port, u16 event,
 		return rc;
 	}
 	virtqueue_kick(vq);
-	while (!virtqueue_get_buf(vq, &len)) {
+	while (!(done = virtqueue_get_buf(vq, &len))) {
 		if (virtqueue_is_broken(vq) || !tries--)
 			return -EIO;	/* msg is the device's until it is reset */
 		usleep_range(20, 100);
 	}
-	kfree(msg);
+	kfree(done);
 	return 0;
 }
 

@@ -104,9 +104,12 @@ static int mem_access(struct task_struct *task, u64 addr, void *buf, u32 size, u
 	mapped = hypermem_mem_mapped(mm, addr, size);
 	if (mapped && !(flags & FOLL_WRITE))
 		n = mem_read_pages(mm, addr, buf, mapped);
-	/* Device memory has no pages, but perhaps a way to be read. */
-	if (n < mapped)
-		n += access_process_vm(task, addr + n, buf + n, mapped - n, flags);
+	/*
+	 * Device memory has no pages, but perhaps a way to be read.  Not behind pages: by now
+	 * the process may run another program, in other memory.
+	 */
+	if (mapped && !n)
+		n = access_process_vm(task, addr, buf, mapped, flags);
 	mmput(mm);
 	return n ?: -EIO;
 }

@@ -123,6 +123,8 @@ bool hypermem_header_is_hello(const struct hypermem_header *header)
 u32 hypermem_errno_encode(int error)
 {
 	switch (error) {
+	case -EAGAIN:		/* 35 on alpha */
+		return 11;
 	case -ENAMETOOLONG:
 		return HYPER_ENAMETOOLONG;
 	case -ELOOP:

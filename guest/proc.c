@@ -68,18 +68,25 @@ static void proc_fill_mm(struct task_struct *task, struct hypermem_proc_record *
 	task_unlock(task);
 }
 
-static void proc_fill(struct task_struct *task, struct hypermem_proc_record *rec)
+/* When the guest booted, in ns; it changes when somebody sets the clock. */
+static s64 proc_boot_time(void)
 {
-	const struct cred *cred;
 	struct timespec64 boot;
 
-	memset(rec, 0, sizeof(*rec));
 	getboottime64(&boot);
+	return timespec64_to_ns(&boot);
+}
+
+static void proc_fill(struct task_struct *task, s64 boot, struct hypermem_proc_record *rec)
+{
+	const struct cred *cred;
+
+	memset(rec, 0, sizeof(*rec));
 	rec->stamp = hypermem_task_stamp(task);
 	rec->state = task_state_to_char(task);
 	rec->threads = get_nr_threads(task);
 	rec->start_time = task->start_boottime;
-	rec->start_time_real = timespec64_to_ns(&boot) + task->start_boottime;
+	rec->start_time_real = boot + task->start_boottime;
 	if (task->flags & PF_KTHREAD)
 		rec->flags |= HYPER_PROC_KTHREAD;
 	get_task_comm(rec->comm, task);
@@ -88,8 +95,8 @@ static void proc_fill(struct task_struct *task, struct hypermem_proc_record *rec
 	if (pid_alive(task))
 		rec->ppid = task_tgid_nr(rcu_dereference(task->real_parent));
 	cred = __task_cred(task);
-	rec->uid = from_kuid_munged(&init_user_ns, cred->euid);
-	rec->gid = from_kgid_munged(&init_user_ns, cred->egid);
+	rec->uid = __kuid_val(cred->euid);	/* as in init_user_ns */
+	rec->gid = __kgid_val(cred->egid);
 	rcu_read_unlock();
 	proc_fill_mm(task, rec);
 }
@@ -98,7 +105,7 @@ int hypermem_read_proc(struct hypermem_request *request)
 {
 	struct hypermem_proc_record rec;
 
-	proc_fill(request->task, &rec);
+	proc_fill(request->task, proc_boot_time(), &rec);
 	if (!rec.pid)
 		return -ESRCH;	/* it has just been reaped */
 	hypermem_put_proc(request, &rec);
@@ -128,6 +135,7 @@ static struct task_struct *proc_next(u32 *pid)
 int hypermem_list_procs(struct hypermem_request *request)
 {
 	struct hypermem_proc_record rec;
+	s64 boot = proc_boot_time();
 	struct task_struct *task;
 	u32 pid;
 
@@ -135,7 +143,7 @@ int hypermem_list_procs(struct hypermem_request *request)
 	if (request->header.addr >= HYPERMEM_PID_MAX)
 		return 0;
 	for (pid = max_t(u32, request->header.addr, 1); (task = proc_next(&pid)); pid++) {
-		proc_fill(task, &rec);
+		proc_fill(task, boot, &rec);
 		put_task_struct(task);
 		rec.pid = pid;
 		if (!hypermem_put_proc(request, &rec)) {

@@ -213,20 +213,26 @@ int hypermem_list_fds(struct hypermem_request *request)
 }
 
 /*
- * Records from *index on into the reply, as many as fit; *index is the next one's,
- * 0 at the end.  -EOVERFLOW: not even the first one fits.
+ * Records whose position is *index or behind it into the reply, as many as fit; *index
+ * is the next one's, 0 at the end.  Positions ascend, but what they are differs: in maps
+ * the start of a mapping and, since Linux 7.2, its end.  So they are only compared, and
+ * each part is found by walking from the first record.
+ * -EOVERFLOW: not even one record fits.
  */
 static int procfs_seq_records(struct hypermem_request *request, struct seq_file *seq, u64 *index)
 {
-	loff_t pos = *index;
-	u64 next = 0;
+	u64 first = *index;
+	loff_t pos = 0;
 	size_t count;
 	void *record;
 	int rc = 0;
 
 	record = seq->op->start(seq, &pos);
 	while (!IS_ERR_OR_NULL(record)) {
-		next = pos;
+		if ((u64)pos < first) {
+			record = seq->op->next(seq, record, &pos);
+			continue;
+		}
 		count = seq->count;
 		rc = seq->op->show(seq, record);
 		if (rc < 0)
@@ -239,12 +245,14 @@ static int procfs_seq_records(struct hypermem_request *request, struct seq_file 
 			rc = count ? 0 : -EOVERFLOW;
 			break;
 		}
+		*index = (u64)pos + 1;
 		record = seq->op->next(seq, record, &pos);
 	}
 	seq->op->stop(seq, record);
 	if (IS_ERR(record))
 		return PTR_ERR(record);
-	*index = record ? next : 0;
+	if (!record)
+		*index = 0;
 	return rc;
 }
 

@@ -9,6 +9,8 @@
  *
  * There are as many translations at a time as words; a new one takes the oldest's.
  */
+#include <linux/atomic.h>
+#include <linux/delay.h>
 #include <linux/gfp.h>
 #include <linux/io.h>
 #include <linux/list.h>
@@ -52,6 +54,7 @@ static LIST_HEAD(translate_mms);	/* the last used first */
 static unsigned int translate_n_mms;
 static struct translate_hold translate_holds[HOLDS];
 static unsigned int translate_next;	/* hold */
+static atomic_t translate_n_alive;	/* that translate_free() has not freed yet */
 static u64 translate_generation;
 
 static unsigned int hold_offset(const struct translate_hold *hold)
@@ -95,7 +98,7 @@ static int translate_range_start(struct mmu_notifier *notifier,
 			hold_drop(hold);
 	spin_unlock(&translate_lock);
 	/* Cleared before anything changes, as the host sees it. */
-	smp_mb();
+	virt_mb();
 	return 0;
 }
 
@@ -119,7 +122,7 @@ static void translate_release(struct mmu_notifier *notifier, struct mm_struct *m
 	if (listed)
 		mm_unlist(tm);
 	spin_unlock(&translate_lock);
-	smp_mb();
+	virt_mb();
 	if (listed)
 		mmu_notifier_put(notifier);
 }
@@ -131,12 +134,14 @@ static struct mmu_notifier *translate_alloc(struct mm_struct *mm)
 	if (!tm)
 		return ERR_PTR(-ENOMEM);
 	INIT_LIST_HEAD(&tm->holds);
+	atomic_inc(&translate_n_alive);
 	return &tm->notifier;
 }
 
 static void translate_free(struct mmu_notifier *notifier)
 {
 	kfree(container_of(notifier, struct translate_mm, notifier));
+	atomic_dec(&translate_n_alive);
 }
 
 static const struct mmu_notifier_ops translate_notifier_ops = {
@@ -255,6 +260,7 @@ static u32 translate_pages(struct hypermem_request *request, struct mm_struct *m
 {
 	struct translate_run run = {};
 	struct page *pages[BATCH];
+	bool room = true;
 	u32 done = 0;
 	long got, i;
 
@@ -262,12 +268,13 @@ static u32 translate_pages(struct hypermem_request *request, struct mm_struct *m
 		got = hypermem_get_pages(mm, addr + (unsigned long)done * PAGE_SIZE,
 					 min_t(u32, n - done, BATCH), FOLL_FORCE, pages);
 		for (i = 0; i < got; i++) {
-			if (run_add(request, &run, page_to_phys(pages[i])))
-				done++;
+			if (room)
+				room = run_add(request, &run, page_to_phys(pages[i]));
+			done += room;
 			put_page(pages[i]);
 		}
 		cond_resched();
-	} while (got > 0 && done < n);
+	} while (got > 0 && room && done < n);
 	if (run.pages && !hypermem_put_run(request, run.addr, run.pages))
 		done -= run.pages;
 	return done;
@@ -278,7 +285,8 @@ static int translate_mm(struct hypermem_request *request, struct mm_struct *mm)
 	struct task_struct *task = request->task;
 	unsigned long start = request->header.addr & PAGE_MASK;
 	u64 size = (u64)offset_in_page(request->header.addr) + request->header.size;
-	u32 pages = min_t(u64, DIV_ROUND_UP_ULL(size, PAGE_SIZE), HYPERMEM_TRANSLATE_PAGES);
+	u32 room = (request->out_max - sizeof(struct hypermem_hold)) / 8;
+	u32 pages = min_t(u64, DIV_ROUND_UP_ULL(size, PAGE_SIZE), room);
 	struct hypermem_hold_record rec = {
 		.mm_addr = virt_to_phys(&task->mm),
 		.mm = (unsigned long)mm,
@@ -354,5 +362,9 @@ void hypermem_translate_exit(void)
 {
 	hypermem_translate_forget();
 	mmu_notifier_synchronize();
+	/* That waits for a grace period, not for all callbacks behind it. */
+	while (atomic_read(&translate_n_alive))
+		msleep(1);
+	synchronize_rcu();	/* callbacks run with bottom halves off: none is in here now */
 	__free_page(translate_page);
 }

@@ -29,29 +29,22 @@ static DEFINE_MUTEX(window_lock);	/* protects what follows, and what is in the p
 static struct window_ram window_rams[RAMS_MAX];
 static unsigned int window_n_rams;
 
-static bool window_is_ram(phys_addr_t start, size_t size)
+/* region_intersects() looks at what overlaps, not at what is missing: so page by page. */
+static bool window_is_ram(phys_addr_t page)
 {
-	return region_intersects(start, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) ==
+	return region_intersects(page, PAGE_SIZE, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) ==
 	       REGION_INTERSECTS;
 }
 
-/* From a page's edge to that of the RAM around it: by pages, by MiB, by pages. */
+/* From a page's edge to that of the RAM around it. */
 static phys_addr_t window_edge(phys_addr_t edge, bool up)
 {
-	size_t step = PAGE_SIZE;
-
-	while (up || edge >= step) {
-		if (window_is_ram(up ? edge : edge - step, step))
-			edge = up ? edge + step : edge - step;
-		else if (step == PAGE_SIZE)
+	while (up ? edge + PAGE_SIZE > edge : edge >= PAGE_SIZE) {
+		if (!window_is_ram(up ? edge : edge - PAGE_SIZE))
 			break;
-		else
-			step = PAGE_SIZE;
-		if (step == PAGE_SIZE && IS_ALIGNED(edge, SZ_1M) &&
-		    (up || edge >= SZ_1M) &&
-		    window_is_ram(up ? edge : edge - SZ_1M, SZ_1M))
-			step = SZ_1M;
-		cond_resched();
+		edge = up ? edge + PAGE_SIZE : edge - PAGE_SIZE;
+		if (IS_ALIGNED(edge, SZ_1M))
+			cond_resched();
 	}
 	return edge;
 }
@@ -65,7 +58,7 @@ static bool window_add(struct page *page)
 	for (ram = window_rams; ram < window_rams + window_n_rams; ram++)
 		if (addr >= ram->start && addr < ram->end)
 			return false;
-	if (window_n_rams == RAMS_MAX || !window_is_ram(addr, PAGE_SIZE))
+	if (window_n_rams == RAMS_MAX || !window_is_ram(addr))
 		return false;
 	ram->start = window_edge(addr, false);
 	ram->end = window_edge(addr + PAGE_SIZE, true);

@@ -284,7 +284,10 @@ struct hypermem_map {
 	__le32 reserved;	/* 0 */
 };
 
-/* A range of guest-physical addresses that is RAM without a hole, and a page in it. */
+/*
+ * A range of guest-physical addresses that is RAM without a hole, and a page in it; all
+ * are multiples of 4096.
+ */
 struct hypermem_ram {
 	__le64 start;
 	__le64 end;		/* first address behind */

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Which names there are, and what stat says of them."""
+import ctypes
 import os
 import stat
+import struct
 import time
 
 import pytest
@@ -26,6 +28,52 @@ def test_pid_lists_the_guests_processes(world: World) -> None:
     assert len(pids) == len(listed)
     assert set(before) & set(after) <= pids
     assert len(pids - set(before) - set(after)) <= 3  # came and went meanwhile
+
+
+def getdents(fd: int, size: int) -> list[bytes]:
+    """Some of the names in a directory: as many as fit."""
+    buf = ctypes.create_string_buffer(size)
+    n = ctypes.CDLL(None, use_errno=True).syscall(217, fd, buf, size)  # x86-64
+    assert n >= 0, os.strerror(ctypes.get_errno())
+    names, at = [], 0
+    while at < n:
+        length = struct.unpack_from("=H", buf, at + 16)[0]
+        names.append(buf.raw[at + 19:at + length].split(b"\0")[0])
+        at += length
+    return names
+
+
+def test_names_come_once_however_small_the_buffer(world: World) -> None:
+    pid = world.victim("argv").pid
+    for path in world.mnt / "pid", world.path(pid), world.path(pid, "fd"):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            for _ in range(2):  # once more from the start
+                names: list[bytes] = []
+                while some := getdents(fd, 100):
+                    names += some
+                assert len(names) == len(set(names))
+                assert {b".", b".."} <= set(names)
+                expected = {os.fsencode(n) for n in os.listdir(path)} | {b".", b".."}
+                assert len(expected ^ set(names)) <= 3  # came and went meanwhile
+                os.lseek(fd, 0, os.SEEK_SET)
+        finally:
+            os.close(fd)
+
+
+def test_a_directory_that_is_read_again_is_listed_anew(world: World) -> None:
+    fd = os.open(world.mnt / "pid", os.O_RDONLY)
+    try:
+        while getdents(fd, 4096):
+            pass
+        pid = world.victim("argv").pid
+        os.lseek(fd, 0, os.SEEK_SET)
+        names = []
+        while some := getdents(fd, 4096):
+            names += some
+        assert str(pid).encode() in names
+    finally:
+        os.close(fd)
 
 
 def test_a_new_process_is_there_at_once_and_a_dead_one_is_gone(world: World) -> None:

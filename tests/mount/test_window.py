@@ -4,13 +4,14 @@ import contextlib
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from test_info import info
-from world import FakeGuest, HostWorld, Mount, Victim, World, wait_for
+from world import FakeGuest, HostWorld, Mount, Victim, World, errno_of, unmount, wait_for
 
 SIZE = 1 << 20
 
@@ -125,6 +126,56 @@ def test_ram_that_is_not_proven_is_not_used(told: Mount, big: Big) -> None:
 def test_a_translation_that_is_not_true_is_not_used(told: Mount, big: Big) -> None:
     assert ram(told).startswith("window (")
     assert big.is_right(told.mnt)
+
+
+@WINDOW
+@pytest.mark.parametrize("told", ["forbids=14", "forbids=15", "lacks=14", "lacks=15"], indirect=True)
+def test_a_guest_that_must_not_tell_sends_the_bytes(told: Mount, big: Big) -> None:
+    assert ram(told).startswith("inline (the guest's module cannot")
+    assert big.is_right(told.mnt)
+
+
+@WINDOW
+@pytest.mark.daemon_talks
+def test_a_guest_that_does_not_tell_is_not_asked_each_time(world: HostWorld, fake: FakeGuest,
+                                                           big: Big) -> None:
+    fake.misbehave("hang-op=14")
+    with Mount(world.daemon, fake.socket, "-o", "timeout=2") as mount:
+        began = time.monotonic()
+        assert big.is_right(mount.mnt)
+        assert big.is_right(mount.mnt)
+        assert ram(mount).startswith("inline (")
+        assert time.monotonic() - began < 2 * 2
+        mount.check(talks=True)
+
+
+@WINDOW
+@pytest.mark.daemon_talks
+def test_a_translation_that_does_not_come_is_not_waited_for_twice(world: HostWorld,
+                                                                  fake: FakeGuest,
+                                                                  big: Big) -> None:
+    fake.misbehave("window")
+    with Mount(world.daemon, fake.socket, "-o", "timeout=1") as mount:
+        assert big.is_right(mount.mnt)
+        fake.misbehave("hang-op=15")
+        with open(mount.mnt / "pid" / str(big.pid) / "mem", "rb", buffering=0) as mem:
+            began = time.monotonic()
+            assert errno_of(lambda: os.pread(mem.fileno(), 100_000, big.start)) == "ETIMEDOUT"
+            assert time.monotonic() - began < 1.9
+            assert os.pread(mem.fileno(), 100, big.start + 1) == big.bytes[1:101]
+        mount.check(talks=True)
+
+
+def test_a_daemon_without_standard_files_is_as_well(world: HostWorld, tmp_path: Path) -> None:
+    script = 'exec "$0" "$1" "$2" <&- >&-'
+    world.mount_.close()
+    try:
+        subprocess.run(["sh", "-c", script, world.daemon, world.chardev, tmp_path], check=True,
+                       timeout=20)
+        assert "link: up" in (tmp_path / "info").read_text()
+    finally:
+        unmount(tmp_path)
+        world.mount_ = Mount(world.daemon, world.chardev)
 
 
 def refused(daemon: Path, chardev: object, mnt: Path, *options: str) -> str:

@@ -444,6 +444,23 @@ static void all_processes_are_listed_once_each(void **state)
 	assert_int_equal(found, 1);
 }
 
+static void some_processes_are_listed_from_one_on(void **state)
+{
+	struct world *world = *state;
+	g_autoptr(GArray) procs = NULL;
+	const struct hm_proc *first;
+	uint64_t epoch;
+
+	assert_int_equal(hm_client_list_procs_at(world->client, world->who.pid, &procs, &epoch), 0);
+	assert_int_equal(epoch, world->who.epoch);
+	assert_in_range(procs->len, 1, 1000);
+	first = &g_array_index(procs, struct hm_proc, 0);
+	assert_int_equal(first->pid, world->who.pid);
+	check_process(world, first);
+	for (guint i = 1; i < procs->len; i++)
+		assert_true(first[i - 1].pid < first[i].pid);
+}
+
 static void all_descriptors_are_listed(void **state)
 {
 	struct world *world = *state;
@@ -564,6 +581,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_text_that_is_not_there_is_enoent),
 	cmocka_unit_test(a_process_is_the_one_of_proc),
 	cmocka_unit_test(all_processes_are_listed_once_each),
+	cmocka_unit_test(some_processes_are_listed_from_one_on),
 	cmocka_unit_test(all_descriptors_are_listed),
 	cmocka_unit_test(all_mappings_are_listed),
 	cmocka_unit_test(another_process_of_that_pid_is_esrch),

@@ -405,11 +405,13 @@ static void ram_that_cannot_be_is_refused(void **state)
 {
 	static const struct change changes[] = {
 		{ "empty", FIELD(hypermem_ram, end), 0x1000, -EPROTO },
-		{ "proof before", FIELD(hypermem_ram, proof), 0xfff, -EPROTO },
+		{ "proof before", FIELD(hypermem_ram, proof), 0, -EPROTO },
 		{ "proof behind", FIELD(hypermem_ram, proof), 0x9000, -EPROTO },
-		{ "proof across the end", FIELD(hypermem_ram, proof), 0x8ff8, -EPROTO },
+		{ "proof within a page", FIELD(hypermem_ram, proof), 0x2010, -EPROTO },
 		{ "proof at the start", FIELD(hypermem_ram, proof), 0x1000, 0 },
-		{ "all there is", FIELD(hypermem_ram, end), UINT64_MAX, 0 },
+		{ "half a page", FIELD(hypermem_ram, end), 0x8800, -EPROTO },
+		{ "starts within a page", FIELD(hypermem_ram, start), 0x1800, -EPROTO },
+		{ "all there is", FIELD(hypermem_ram, end), 0xfffffffffffff000, 0 },
 	};
 	struct hypermem_ram raw = {
 		.start = GUINT64_TO_LE(0x1000), .end = GUINT64_TO_LE(0x9000),
