@@ -37,6 +37,8 @@ static void fd_close(int *fd)
 
 #define auto_fd __attribute__((cleanup(fd_close))) int
 
+#define SERIAL "serial:"
+
 static int fd_steal(int *fd)
 {
 	int n = *fd;
@@ -66,7 +68,18 @@ static int tcp_parse(const char *text, char **ret_host, char **ret_port)
 	return 0;
 }
 
-int hm_chardev_resolve(const char *address, char **ret)
+bool hm_chardev_is_serial(const char *address)
+{
+	return g_str_has_prefix(address, SERIAL);
+}
+
+/* The address without the word that says what the guest has at the other end. */
+static const char *address_of_chardev(const char *address)
+{
+	return address + (hm_chardev_is_serial(address) ? strlen(SERIAL) : 0);
+}
+
+static int resolve_plain(const char *address, char **ret)
 {
 	g_autofree char *host = NULL, *port = NULL;
 	const char *path = address;
@@ -85,6 +98,16 @@ int hm_chardev_resolve(const char *address, char **ret)
 		return -EINVAL;
 	*ret = g_canonicalize_filename(path, NULL);
 	return 0;
+}
+
+int hm_chardev_resolve(const char *address, char **ret)
+{
+	g_autofree char *plain = NULL;
+	int rc = resolve_plain(address_of_chardev(address), &plain);
+
+	if (rc == 0)
+		*ret = g_strconcat(hm_chardev_is_serial(address) ? SERIAL : "", plain, NULL);
+	return rc;
 }
 
 /* Connects within timeout_ms: SO_SNDTIMEO bounds the wait for a Unix socket's backlog, too. */
@@ -220,6 +243,7 @@ static int tcp_open(const char *text, int timeout_ms, int *ret)
 int hm_chardev_open(const char *address, int timeout_ms, int *ret)
 {
 	timeout_ms = MAX(timeout_ms, 1);
+	address = address_of_chardev(address);
 	if (g_str_has_prefix(address, "tcp:"))
 		return tcp_open(address + strlen("tcp:"), timeout_ms, ret);
 	if (g_str_has_prefix(address, "unix:"))

@@ -7,12 +7,14 @@
  *	PATH			a Unix socket, a pty or a character device
  *	unix:PATH		the same
  *	tcp:HOST:PORT		HOST may be an IPv6 address in brackets
+ *	serial:ADDRESS		any of these, where the guest has a serial line
  *
  * It knows nothing of frames.
  */
 #ifndef HM_CHARDEV_H
 #define HM_CHARDEV_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -21,6 +23,9 @@
  * absolute.  -EINVAL: not of one of the forms above.
  */
 int hm_chardev_resolve(const char *address, char **ret);
+
+/* Bytes may be lost on the way, and noise come in: see serial.h. */
+bool hm_chardev_is_serial(const char *address);
 
 /*
  * Connect or open; the descriptor is non-blocking and close-on-exec, a terminal

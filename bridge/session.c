@@ -108,6 +108,8 @@ static int session_connect(struct hm_session *session, int timeout_ms)
 	if (rc)
 		return rc;
 	session->input = (struct hm_input){ .left = 0 };
+	if (session->serial)
+		hm_serial_init(&session->serial->frames);
 	g_atomic_int_set(&session->peer, hm_chardev_peer(fd));
 	session_set_fd(session, fd);
 	return 0;
@@ -253,6 +255,8 @@ int hm_session_open(struct hm_session *session, const struct hm_client_config *c
 		.backoff_ms = BACKOFF_MIN_MS,
 		.patience = PATIENCE_MIN,
 	};
+	if (hm_chardev_is_serial(config->address))
+		session->serial = g_new0(struct hm_serial_input, 1);
 	sem_init(&session->send_lock, 0, 1);
 	hm_calls_init(&session->calls, config->interrupted);
 	rc = session->wake < 0 ? -errno : session_open(session, deadline, &guest);
@@ -290,5 +294,6 @@ void hm_session_close(struct hm_session *session)
 		close(session->wake);
 	hm_calls_deinit(&session->calls);
 	sem_destroy(&session->send_lock);
+	g_free(session->serial);
 	g_free(session->address);
 }

@@ -15,6 +15,7 @@
 
 #include "bridge/calls.h"
 #include "bridge/client.h"
+#include "bridge/serial.h"
 
 /* Bytes that have come; larger data goes where it belongs without passing here. */
 #define HM_INPUT_SIZE (16 * 1024)
@@ -23,6 +24,12 @@ struct hm_input {
 	uint8_t buf[HM_INPUT_SIZE];
 	size_t start, end;	/* what is in use of it */
 	uint32_t left;		/* data of the current frame that has not come */
+};
+
+/* What has come on a serial line. */
+struct hm_serial_input {
+	struct hm_serial frames;
+	uint8_t raw[4096];
 };
 
 struct hm_session {
@@ -41,6 +48,7 @@ struct hm_session {
 
 	/* The receiver's own. */
 	struct hm_input input;
+	struct hm_serial_input *serial;	/* NULL: it is no serial line */
 	int64_t up_since;	/* g_get_monotonic_time() */
 	int backoff_ms;		/* before the next attempt */
 	int64_t patience;	/* with the next HELLO, microseconds */

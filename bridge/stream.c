@@ -67,8 +67,8 @@ static void iov_advance(struct iovec *iov, size_t n_iov, size_t n)
 	}
 }
 
-int hm_stream_write(struct hm_session *session, struct iovec *iov, size_t n_iov,
-			 int64_t deadline)
+static int stream_write(struct hm_session *session, struct iovec *iov, size_t n_iov,
+			int64_t deadline)
 {
 	bool (*interrupted)(void) = session->calls.interrupted;
 	size_t left = iov[0].iov_len + (n_iov > 1 ? iov[1].iov_len : 0);
@@ -94,6 +94,19 @@ int hm_stream_write(struct hm_session *session, struct iovec *iov, size_t n_iov,
 	if (rc && begun)
 		hm_stream_break(session);
 	return rc;
+}
+
+int hm_stream_write(struct hm_session *session, struct iovec *iov, size_t n_iov, int64_t deadline)
+{
+	g_autoptr(GByteArray) line = NULL;
+	struct iovec whole;
+
+	if (!session->serial)
+		return stream_write(session, iov, n_iov, deadline);
+	line = g_byte_array_new();
+	hm_serial_encode(iov, n_iov, line);
+	whole = (struct iovec){ line->data, line->len };
+	return stream_write(session, &whole, 1, deadline);
 }
 
 size_t hm_input_size(const struct hm_input *input)
@@ -161,6 +174,27 @@ static void input_compact(struct hm_input *input)
 	input->start = 0;
 }
 
+/* The frames among the bytes go into `input`, which has room for as many as can be. */
+static int stream_read_serial(struct hm_session *session)
+{
+	struct hm_serial_input *serial = session->serial;
+	struct hm_input *input = &session->input;
+	struct iovec iov = { serial->raw, sizeof(serial->raw) };
+	ssize_t n = hm_chardev_receive(session->fd, &iov, 1);
+	size_t size;
+
+	if (n < 0)
+		return n == -EAGAIN ? 0 : n;
+	for (ssize_t done = 0; done < n;) {
+		done += hm_serial_decode(&serial->frames, serial->raw + done, n - done, &size);
+		if (size > sizeof(input->buf) - input->end)
+			return -EPROTO;
+		memcpy(input->buf + input->end, serial->frames.bytes, size);
+		input->end += size;
+	}
+	return 0;
+}
+
 int hm_stream_read(struct hm_session *session)
 {
 	struct hm_input *input = &session->input;
@@ -170,6 +204,8 @@ int hm_stream_read(struct hm_session *session)
 	ssize_t n;
 
 	input_compact(input);
+	if (session->serial)
+		return stream_read_serial(session);
 	if (call) {
 		direct = input->left;
 		iov[0] = (struct iovec){ (char *)call->in + call->n - direct, direct };

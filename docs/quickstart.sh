@@ -90,7 +90,7 @@ console() {
 }
 
 step "packages"
-lab_packages gcc libc6-dev make pkgconf meson ninja-build libfuse3-dev libglib2.0-dev fuse3 \
+lab_packages gcc libc6-dev make pkgconf meson ninja-build libfuse3-dev libglib2.0-dev zlib1g-dev fuse3 \
     linux-headers-amd64 qemu-system-x86 busybox-static cpio xz-utils
 [ -c /dev/fuse ] || lab_as_root modprobe fuse || fail "no /dev/fuse: mounting needs FUSE in the kernel"
 headers=$(lab_headers) && kernel=$(lab_kernel) || exit 1

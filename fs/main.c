@@ -20,6 +20,7 @@
 #include <sys/vfs.h>
 #include <syslog.h>
 
+#include "bridge/chardev.h"
 #include "bridge/client.h"
 #include "fs/daemon.h"
 #include "fs/exit_codes.h"
@@ -97,11 +98,13 @@ static int check_mountpoint(const char *path)
 
 static int explain_connect(const char *chardev, int timeout_ms, uint32_t version, int rc)
 {
+	const char *path = strchr(chardev, '/');
+
 	switch (rc) {
 	case -ENOENT:
 		return fail(HMFS_EXIT_CHARDEV,
 			    "%s: no such socket; is QEMU running, with -chardev socket,path=%s,server=on,wait=off ?",
-			    chardev, chardev);
+			    chardev, path ? path : chardev);
 	case -ECONNREFUSED:
 		return fail(HMFS_EXIT_CHARDEV, "%s: nobody listens there; has QEMU exited?",
 			    chardev);
@@ -113,8 +116,9 @@ static int explain_connect(const char *chardev, int timeout_ms, uint32_t version
 	case -ETIMEDOUT:
 	case -ENOTCONN:
 		return fail(HMFS_EXIT_GUEST,
-			    "%s: nobody answers within %g s; is hypermem.ko loaded in the guest, and nobody else connected to this chardev?",
-			    chardev, timeout_ms / 1000.0);
+			    "%s: nobody answers within %g s; is hypermem.ko loaded in the guest%s, and nobody else connected to this chardev?",
+			    chardev, timeout_ms / 1000.0,
+			    hm_chardev_is_serial(chardev) ? " with tty=" : "");
 	case -EPROTONOSUPPORT:
 		return fail(HMFS_EXIT_GUEST,
 			    "%s: the guest's module speaks version %u of the protocol, this hypermemfs version %u; use module and hypermemfs of one release",

@@ -24,7 +24,8 @@ static const char usage[] =
 	"Show the processes of a QEMU guest as files.\n"
 	"\n"
 	"CHARDEV is where QEMU's chardev is: the path of a Unix socket, pty or character\n"
-	"device, or tcp:HOST:PORT.  The guest has hypermem.ko loaded.\n"
+	"device, or tcp:HOST:PORT; with serial: before it if the guest has a serial line\n"
+	"there.  The guest has hypermem.ko loaded.\n"
 	"\n"
 	"  -f              stay in the foreground\n"
 	"  -d              the same, and print a line for each frame to and from the guest\n"
@@ -124,7 +125,7 @@ static int parse_mount_options(const char *text, struct hmfs_options *options, G
 static int parse_chardev(const char *text, struct hmfs_options *options)
 {
 	if (hm_chardev_resolve(text, &options->chardev) < 0)
-		return bad_usage("%s: neither a path nor tcp:HOST:PORT", text);
+		return bad_usage("%s: neither a path nor tcp:HOST:PORT, nor serial: and one of these", text);
 	return 0;
 }
 

@@ -22,6 +22,8 @@
 #include <linux/sched/exec_state.h>
 #endif
 #include <linux/slab.h>
+#include <linux/tty.h>
+#include <linux/tty_ldisc.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 
@@ -156,6 +158,88 @@ static inline void hypermem_kunmap(void *addr)
 #else
 	kunmap_local(addr);
 #endif
+}
+
+/* "tty: ... tty_kopen_exclusive" renamed tty_kopen() when it added tty_kopen_shared() */
+static inline struct tty_struct *hypermem_tty_kopen(dev_t dev)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 12, 0)
+	return tty_kopen(dev);
+#else
+	return tty_kopen_exclusive(dev);
+#endif
+}
+
+/*
+ * N_DEVELOPMENT: for what is not in the kernel's tree.  The owner of a line discipline
+ * cannot be unloaded while a line has it; this one's lines are closed by the module itself.
+ */
+#define HYPERMEM_LDISC_NUMBER	29
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 14, 0)
+static inline int hypermem_register_ldisc(struct tty_ldisc_ops *ops)
+{
+	return tty_register_ldisc(HYPERMEM_LDISC_NUMBER, ops);
+}
+
+static inline void hypermem_unregister_ldisc(struct tty_ldisc_ops *ops)
+{
+	tty_unregister_ldisc(HYPERMEM_LDISC_NUMBER);
+}
+#else
+static inline int hypermem_register_ldisc(struct tty_ldisc_ops *ops)
+{
+	return tty_register_ldisc(ops);
+}
+
+static inline void hypermem_unregister_ldisc(struct tty_ldisc_ops *ops)
+{
+	tty_unregister_ldisc(ops);
+}
+#endif
+
+/* What its functions are given, and return, has changed more than once. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 14, 0)
+#define HYPERMEM_LDISC_FLAGS	char *
+#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#define HYPERMEM_LDISC_FLAGS	const char *
+#else
+#define HYPERMEM_LDISC_FLAGS	const u8 *
+#endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#define HYPERMEM_LDISC_COUNT	int
+#else
+#define HYPERMEM_LDISC_COUNT	size_t
+#endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
+#define HYPERMEM_LDISC_HANGUP	int
+#define HYPERMEM_LDISC_HUNG_UP	return 0
+#else
+#define HYPERMEM_LDISC_HANGUP	void
+#define HYPERMEM_LDISC_HUNG_UP	do {} while (0)
+#endif
+
+#define HYPERMEM_LDISC(name_, open_, close_, hangup_, receive_, wakeup_)			\
+static void name_##_receive(struct tty_struct *tty, const unsigned char *bytes,			\
+			    HYPERMEM_LDISC_FLAGS flags, HYPERMEM_LDISC_COUNT n)			\
+{												\
+	receive_(tty, bytes, (const u8 *)flags, n);						\
+}												\
+												\
+static HYPERMEM_LDISC_HANGUP name_##_hangup(struct tty_struct *tty)				\
+{												\
+	hangup_(tty);										\
+	HYPERMEM_LDISC_HUNG_UP;									\
+}												\
+												\
+static struct tty_ldisc_ops name_ = {								\
+	.num = HYPERMEM_LDISC_NUMBER,								\
+	.name = "hypermem",									\
+	.open = open_,										\
+	.close = close_,									\
+	.hangup = name_##_hangup,								\
+	.receive_buf = name_##_receive,								\
+	.write_wakeup = wakeup_,								\
 }
 
 #endif

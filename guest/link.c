@@ -16,10 +16,11 @@
 #include "link.h"
 #include "ops.h"
 
-int hypermem_link_init(struct hypermem_link *link, const char *name,
+int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_max,
 		       const struct hypermem_link_ops *ops)
 {
 	link->name = name;
+	link->data_max = data_max;
 	link->ops = ops;
 	mutex_init(&link->send_lock);
 	atomic_set(&link->inflight, 0);

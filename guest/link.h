@@ -46,6 +46,7 @@ struct hypermem_link_ops {
 struct hypermem_link {
 	const struct hypermem_link_ops *ops;
 	const char *name;
+	u32 data_max;			/* of a frame; at most HYPERMEM_LINK_DATA_MAX */
 
 	struct mutex send_lock;		/* orders sends; protects the session */
 	u32 session;			/* counts; a request remembers its own */
@@ -66,7 +67,7 @@ struct hypermem_link {
 	u32 skip;			/* data to drop: of a request that was refused */
 };
 
-int hypermem_link_init(struct hypermem_link *link, const char *name,
+int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_max,
 		       const struct hypermem_link_ops *ops);
 /* Waits for the requests in flight.  No receive may be going on or come. */
 void hypermem_link_deinit(struct hypermem_link *link);
@@ -95,5 +96,14 @@ void hypermem_frame_trim(void);
 
 int hypermem_virtio_register(void);
 void hypermem_virtio_unregister(void);
+
+/* The serial line that the module parameter names, if it does. */
+#ifdef CONFIG_TTY
+int hypermem_tty_register(void);
+void hypermem_tty_unregister(void);
+#else
+static inline int hypermem_tty_register(void) { return 0; }
+static inline void hypermem_tty_unregister(void) {}
+#endif
 
 #endif

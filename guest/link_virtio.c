@@ -293,7 +293,8 @@ static int hypermem_virtio_probe(struct virtio_device *vdev)
 	INIT_WORK(&hv->work, hypermem_virtio_work);
 	init_waitqueue_head(&hv->tx_wait);
 	vdev->priv = hv;
-	rc = hypermem_link_init(&hv->link, dev_name(&vdev->dev), &hypermem_virtio_ops);
+	rc = hypermem_link_init(&hv->link, dev_name(&vdev->dev),
+				HYPERMEM_LINK_DATA_MAX, &hypermem_virtio_ops);
 	if (rc)
 		goto free_hv;
 	rc = hypermem_virtio_find_vqs(hv);

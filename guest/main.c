@@ -3,6 +3,7 @@
  * hypermem: answers the host's questions about this guest's processes.
  *
  *	link_virtio*.c	bytes from and to a virtio-serial port
+ *	link_tty.c	bytes from and to a serial line
  *	link.c		frames out of bytes; sessions
  *	frame.c		memory of frames
  *	request.c	validate, dispatch, reply
@@ -36,11 +37,16 @@ static int __init hypermem_init(void)
 	rc = hypermem_translate_init();
 	if (rc)
 		goto exit_procfs;
-	rc = hypermem_virtio_register();
+	rc = hypermem_tty_register();
 	if (rc)
 		goto exit_translate;
+	rc = hypermem_virtio_register();
+	if (rc)
+		goto exit_tty;
 	return 0;
 
+exit_tty:
+	hypermem_tty_unregister();
 exit_translate:
 	hypermem_translate_exit();
 exit_procfs:
@@ -51,13 +57,15 @@ exit_procfs:
 static void __exit hypermem_exit(void)
 {
 	hypermem_virtio_unregister();
+	hypermem_tty_unregister();
 	hypermem_frame_trim();
 	hypermem_window_exit();
 	hypermem_translate_exit();
 	hypermem_procfs_exit();
 }
 
-module_init(hypermem_init);
+/* Built in, it comes behind the drivers of what it uses. */
+late_initcall(hypermem_init);
 module_exit(hypermem_exit);
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Shows this guest's processes to hypermemfs on the host");

@@ -195,7 +195,7 @@ void hypermem_hello(struct hypermem_request *request)
 
 	memcpy(&hello, request->data, sizeof(hello));
 	ro = readonly || (le32_to_cpu(hello.flags) & HYPER_HELLO_READONLY);
-	max = min_t(u32, le32_to_cpu(hello.max_data), HYPERMEM_LINK_DATA_MAX);
+	max = min(le32_to_cpu(hello.max_data), link->data_max);
 	frame = hypermem_frame_alloc(sizeof(reply));
 	if (!frame)
 		return;		/* the host asks again */

@@ -54,6 +54,20 @@ struct mem_region {
 #define HYPER_OP_INDEX(op)	((op) & 0xff)	/* bit of `op` in a mask of operations */
 
 /*
+ * On a serial line, each frame stands between flags, with its CRC-32 (IEEE 802.3,
+ * little-endian) behind it.  Bytes in between that are special, which are those that
+ * something on the way might take for itself, are sent as an escape and the byte
+ * XOR 0x20.  What is not a whole frame with the right CRC is dropped: noise, another
+ * host's half a frame, a frame that has lost a byte.
+ */
+#define HYPER_SERIAL_FLAG	0x7e
+#define HYPER_SERIAL_ESCAPE	0x7d
+#define HYPER_SERIAL_XOR	0x20
+#define HYPER_SERIAL_CRC_SIZE	4
+#define HYPER_SERIAL_IS_SPECIAL(byte) \
+	(((byte) > 0 && (byte) < 0x20) || ((byte) >= 0x7d && (byte) <= 0x7f))
+
+/*
  * Operations.  "size: limit" is the greatest number of data bytes that the
  * host takes in the reply; it must not exceed what HELLO agreed on.
  */

@@ -16,6 +16,7 @@ import secrets
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -276,6 +277,66 @@ class Link:
                 yield proc(reply.data[at:at + PROC.size])
             if not (cursor := reply.addr):
                 return
+
+
+FLAG, ESCAPE, XOR = 0x7e, 0x7d, 0x20
+
+
+def stuffed(frame: bytes) -> bytes:
+    """A frame as it goes over a serial line."""
+    out = bytearray([FLAG])
+    for byte in frame + struct.pack("<I", zlib.crc32(frame)):
+        special = 0 < byte < 0x20 or 0x7d <= byte <= 0x7f
+        out += bytes([ESCAPE, byte ^ XOR]) if special else bytes([byte])
+    return bytes(out) + bytes([FLAG])
+
+
+def unstuffed(line: bytes) -> bytes | None:
+    """The frame that stood between two flags; None: it is none."""
+    out = bytearray()
+    escaped = False
+    for byte in line:
+        if byte == ESCAPE:
+            escaped = True
+        else:
+            out.append(byte ^ XOR if escaped else byte)
+            escaped = False
+    if len(out) < HEADER.size + 4 or zlib.crc32(out[:-4]) != struct.unpack("<I", out[-4:])[0]:
+        return None
+    return bytes(out[:-4])
+
+
+class SerialLink(Link):
+    """The same where the guest has a serial line.  raw() takes whole frames, line() any bytes."""
+
+    def __init__(self, path: Path, timeout: float = PROMPTLY) -> None:
+        super().__init__(path, timeout)
+        self._line = bytearray()
+        self.lost = 0
+
+    def line(self, data: bytes) -> None:
+        super().raw(data)
+
+    def raw(self, data: bytes) -> None:
+        while data:
+            op, _, _, size, _, _ = HEADER.unpack_from(data)
+            whole = HEADER.size + (size if op & DATA else 0)
+            self.line(stuffed(data[:whole]))
+            data = data[whole:]
+
+    def _more(self, end: float) -> None:
+        # What comes is put through _in, so that the frames are found in one place.
+        had = bytes(self._in)
+        self._in.clear()
+        super()._more(end)
+        self._line += self._in
+        self._in[:] = had
+        *lines, self._line = self._line.split(bytes([FLAG]))
+        for line in lines:
+            if frame := unstuffed(line):
+                self._in += frame
+            elif line:
+                self.lost += 1
 
 
 def errno_name(frame: Frame) -> str:

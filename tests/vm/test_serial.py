@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""A serial line as the link: what it is given is a UART of QEMU's, and what comes over it may be noise."""
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Kit, booted, load
+from lab import Guest
+from link import (CHUNK, READ, READ_PROC, READ_PROC_FILE, RESET, WRITE, Link, SerialLink,
+                  header, hello_frame, stuffed)
+from test_link import pattern
+from world import Mount
+
+pytestmark = pytest.mark.vm("is about the module")
+
+
+def serial(directory: Path, *device: str) -> list[str]:
+    """QEMU's options for a chardev and what is in front of it."""
+    return ["-chardev", f"socket,id=line,path={directory}/line.sock,server=on,wait=off", *device]
+
+
+@pytest.fixture(scope="module")
+def machine(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    directory = tmp_path_factory.mktemp("serial")
+    with booted(kit, directory=directory, hypermem_args="tty=ttyS1",
+                qemu_args=serial(directory, "-serial", "chardev:line")) as guest:
+        yield guest
+
+
+@pytest.fixture
+def line(guest: Guest) -> Path:
+    return guest.dir / "line.sock"
+
+
+@pytest.fixture
+def victim(guest: Guest) -> dict:
+    return guest.victim("mem")[1]
+
+
+def mapped(link: SerialLink, victim: dict, size: int = 64) -> bool:
+    return link.get(READ, victim["pid"], victim["region"], size) == \
+        pattern(victim["region"], size)
+
+
+def test_it_is_a_link_as_any(line: Path, victim: dict) -> None:
+    with SerialLink(line) as link:
+        hello = link.hello()
+        assert hello.max_data == CHUNK
+        assert mapped(link, victim, CHUNK - CHUNK % 8)
+        assert link.proc(victim["pid"]).pid == victim["pid"]
+        maps = link.get(READ_PROC_FILE, victim["pid"], 0, data=b"maps")
+        assert maps.startswith(b"00400000-")
+        addr = victim["region"]
+        assert link.write(victim["pid"], addr, bytes(range(256))) == 256
+        assert link.get(READ, victim["pid"], addr, 256) == bytes(range(256))
+        assert link.lost == 0
+
+
+def test_many_requests_are_in_flight(line: Path, victim: dict) -> None:
+    with SerialLink(line) as link:
+        link.hello()
+        tags = [link.send(READ, victim["pid"], victim["region"] + 8 * n, 8) for n in range(64)]
+        for n, tag in reversed(list(enumerate(tags))):
+            assert link.wait(tag).data == pattern(victim["region"] + 8 * n, 8)
+
+
+NOISES = {
+    "a boot": b"[    0.000000] Linux version 6.1.0 (gcc) #1 SMP\r\nlogin: ",
+    "flags": b"~" * 100,
+    "escapes": b"}" * 100,
+    "half a frame": stuffed(header(WRITE, 1, 0x400000, 100) + bytes(100))[:60],
+    "a frame without its CRC": bytes([0x7e]) + bytes(24) + bytes([0x7e]),
+    "a frame that is longer than it says":
+        stuffed(header(READ_PROC, 1) + b"more"),
+    "a frame that is shorter than it says": stuffed(header(WRITE, 1, 0x400000, 100) + b"less"),
+    "too long a frame": b"~" + b"x" * 10000 + b"~",
+    "control characters": bytes(range(0x20)) + b"\x7f\xff" * 10,
+}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_noise_is_dropped(line: Path, victim: dict, noise: bytes) -> None:
+    with SerialLink(line) as link:
+        link.line(noise)
+        link.hello()
+        for _ in range(3):
+            link.line(noise)
+            assert mapped(link, victim)
+
+
+def test_a_lost_byte_costs_one_request(line: Path, victim: dict) -> None:
+    frame = stuffed(header(READ, victim["pid"], victim["region"], 8, tag=1000))
+    with SerialLink(line) as link:
+        link.hello()
+        for at in range(1, len(frame) - 1):
+            link.line(frame[:at] + frame[at + 1:])
+            assert mapped(link, victim, 8)
+        assert link.silent(0.3)
+
+
+def test_noise_for_a_while(line: Path, victim: dict, seconds: float) -> None:
+    """Whoever waits for an answer gets it, or none; never another one."""
+    rand = random.Random(1)
+    end = time.monotonic() + seconds
+    answered = asked = 0
+    with SerialLink(line, timeout=1) as link:
+        link.hello()
+        while time.monotonic() < end:
+            link.line(rand.randbytes(rand.randrange(200)))
+            asked += 1
+            try:
+                reply = link.call(READ, victim["pid"], victim["region"], 8)
+            except TimeoutError:
+                continue
+            answered += 1
+            assert reply.data == pattern(victim["region"], 8)
+    assert answered > asked / 2 > 0
+
+
+def test_another_host_is_served_after_half_a_frame(line: Path, victim: dict) -> None:
+    for size in 1, 10, 30:
+        with SerialLink(line) as link:
+            link.hello()
+            link.line(stuffed(header(WRITE, victim["pid"], victim["region"], 64) + bytes(64))[:size])
+        with SerialLink(line) as link:
+            link.hello()
+            assert mapped(link, victim)
+
+
+def test_a_host_without_a_session_is_told(line: Path) -> None:
+    with SerialLink(line) as link:
+        link.raw(hello_frame(1, version=77))
+        link.receive()
+        link.raw(header(READ_PROC, 1, tag=3))
+        assert link.receive().op == RESET
+        link.hello()
+        assert link.proc(1).pid == 1
+
+
+def test_a_mount_over_a_serial_line(guest: Guest, line: Path, daemon: Path, victim: dict) -> None:
+    pid, region = victim["pid"], victim["region"]
+    with Mount(daemon, f"serial:{line}") as mount:
+        process = mount.mnt / "pid" / str(pid)
+        assert (process / "maps").read_bytes() == guest.read_file(f"/proc/{pid}/maps")
+        assert (process / "cmdline").read_bytes() == guest.read_file(f"/proc/{pid}/cmdline")
+        fd = os.open(process / "mem", os.O_RDWR)
+        try:
+            assert os.pread(fd, 3 * 4096, region) == pattern(region, 3 * 4096)
+            assert os.pwrite(fd, b"x" * 5000, region) == 5000
+            assert os.pread(fd, 5000, region) == b"x" * 5000
+        finally:
+            os.close(fd)
+        mount.check()
+
+
+def test_large_reads_do_not_go_over_the_line(guest: Guest, line: Path, daemon: Path) -> None:
+    victim = guest.victim("mem")[1]
+    with Mount(daemon, f"serial:{line}", "-o", "ram=require") as mount:
+        said = (mount.mnt / "info").read_text()
+        assert "\nram: window (" in said
+        text = guest.read_file("/bin/victim")
+        fd = os.open(mount.mnt / "pid" / str(victim["pid"]) / "mem", os.O_RDONLY)
+        try:
+            maps = (mount.mnt / "pid" / str(victim["pid"]) / "maps").read_text().splitlines()
+            start, end = next((int(a, 16) for a in m.split()[0].split("-"))
+                              for m in maps if " r-xp " in m and "/bin/victim" in m)
+            offset = next(int(m.split()[2], 16) for m in maps
+                          if " r-xp " in m and "/bin/victim" in m)
+            assert os.pread(fd, end - start, start)[:len(text) - offset] == \
+                text[offset:offset + end - start]
+        finally:
+            os.close(fd)
+        mount.check()
+
+
+def test_the_module_comes_and_goes_under_load(guest: Guest, line: Path, victim: dict) -> None:
+    with SerialLink(line, timeout=5) as link:
+        link.hello()
+
+        def ask() -> None:
+            link.send(READ, victim["pid"], victim["region"], 512)
+            time.sleep(0.001)
+
+        with load(ask):
+            for _ in range(5):
+                guest.run("rmmod hypermem && insmod /hypermem.ko tty=ttyS1", check=True)
+    with SerialLink(line) as link:
+        link.hello()
+        assert mapped(link, victim)
+    assert b"hypermem" in guest.run("lsmod").out
+
+
+def refused(guest: Guest, name: str) -> str:
+    """What the kernel says when the module cannot be loaded with this line."""
+    before = len(guest.console())
+    assert guest.run(f"insmod /hypermem.ko tty={name}").rc != 0
+    assert guest.run("grep hypermem /proc/modules").rc != 0
+    return guest.console()[before:]
+
+
+def test_a_line_that_cannot_be_had_is_refused(guest: Guest, line: Path) -> None:
+    guest.run("rmmod hypermem", check=True)
+    try:
+        assert "tty=ttyS9: there is no such line" in refused(guest, "ttyS9")
+        assert "tty=nothing: there is no such line" in refused(guest, "nothing")
+        assert "tty=../null: there is no such line" in refused(guest, "../null")
+        assert "tty=ttyS3: there is no UART behind the line" in refused(guest, "ttyS3")
+        holder = guest.spawn(["sh", "-c", "exec sleep 100 </dev/ttyS1"])
+        time.sleep(0.3)
+        assert "tty=ttyS1: the line is in use" in refused(guest, "ttyS1")
+        guest.kill(holder)
+        time.sleep(0.3)
+    finally:
+        guest.run("insmod /hypermem.ko tty=ttyS1", check=True)
+    with SerialLink(line) as link:
+        link.hello()
+
+
+def test_a_serial_card(boot: Callable[..., Guest], tmp_path: Path, daemon: Path) -> None:
+    guest = boot(directory=tmp_path, load_hypermem=False,
+                 qemu_args=serial(tmp_path, "-device", "pci-serial,chardev=line"))
+    name = guest.run("ls -d /sys/bus/pci/drivers/serial/*/tty/ttyS*").out.decode().split("/")[-1]
+    guest.run(f"insmod /hypermem.ko tty={name.strip()}", check=True)
+    with Mount(daemon, f"serial:{tmp_path}/line.sock") as mount:
+        assert (mount.mnt / "pid/1/comm").read_bytes() == guest.read_file("/proc/1/comm")
+
+
+def test_one_machine_has_both_links(guest: Guest, line: Path, victim: dict) -> None:
+    with SerialLink(line) as one, Link(guest.hm_socket) as other:
+        one.hello()
+        other.hello()
+        for _ in range(10):
+            assert mapped(one, victim)
+            assert other.get(READ, victim["pid"], victim["region"], 64) == \
+                pattern(victim["region"], 64)
