@@ -10,10 +10,10 @@
 
 static char *info_text(struct hmfs *fs)
 {
-	struct hm_guest guest = {};
-	int rc = hm_client_guest(fs->client, &guest);
 	g_autofree char *ram = NULL;
 	bool window = hm_client_ram(fs->client, &ram) == 0;
+	struct hm_guest guest = {};
+	int rc = hm_client_guest(fs->client, &guest);
 	bool writable = guest.allowed & (1ULL << HYPER_OP_INDEX(HYPER_OP_WRITE));
 
 	return g_strdup_printf("hypermemfs: %s\n"
@@ -39,14 +39,23 @@ static char *info_text(struct hmfs *fs)
 			       window ? "window" : "inline", ram);
 }
 
+/* Made anew by who reads from the start, and kept for what follows: it may change meanwhile. */
 ssize_t hmfs_info_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
 {
 	g_autofree char *text = info_text(file->fs);
-	size_t length = strlen(text);
 
-	if (offset < 0 || (uint64_t)offset >= length)
-		return 0;
-	size = MIN(size, length - (size_t)offset);
-	memcpy(buf, text + offset, size);
+	if (offset < 0)
+		return -EINVAL;
+	g_mutex_lock(&file->lock);
+	if (!file->text)
+		file->text = g_byte_array_new();
+	if (offset == 0 || file->text->len == 0) {
+		g_byte_array_set_size(file->text, 0);
+		g_byte_array_append(file->text, (const guint8 *)text, (guint)strlen(text));
+	}
+	size = (uint64_t)offset < file->text->len ? MIN(size, file->text->len - (size_t)offset) : 0;
+	if (size)
+		memcpy(buf, file->text->data + offset, size);
+	g_mutex_unlock(&file->lock);
 	return (ssize_t)size;
 }

@@ -216,7 +216,7 @@ def test_a_guest_that_is_killed_and_started_again_is_found_again(
     with opened(mem(mount, victim)) as fd:
         fake.kill()
         assert errno_of(lambda: os.pread(fd, 8, victim["region"])) == "ENOTCONN"
-        assert "link: down" in (mount.mnt / "info").read_text()
+        wait_for(lambda: "link: down" in (mount.mnt / "info").read_text())
         assert errno_of(lambda: os.listdir(mount.mnt / "pid")) == "ENOTCONN"
         fake.start()
         wait_for(lambda: works(mount, victim))
