@@ -10,8 +10,8 @@ import pytest
 
 from lab import Guest
 from link import (CHUNK, DATA, HELLO, HELLO_REPLY, LIST_PROCS, MAGIC, READ, READ_FAIL, READ_OK,
-                  READ_PROC, READ_STR, READONLY, RESET, VERSION, WRITE, WRITE_FAIL, Hello, Link,
-                  errno_name, header, hello_frame)
+                  READ_PARTIAL, READ_PROC, READ_STR, READONLY, RESET, TRANSLATE, VERSION, WINDOW,
+                  WRITE, WRITE_FAIL, Frame, Hello, Link, errno_name, header, hello_frame)
 
 pytestmark = pytest.mark.vm("is about the module")
 
@@ -347,3 +347,49 @@ def test_odd_addresses_are_not_mapped(link: Link, victim: dict, addr: int) -> No
         assert errno_name(link.call(READ, victim["pid"], addr, size)) == "EIO"
         assert errno_name(link.call(READ_STR, victim["pid"], addr, size)) == "EIO"
     assert errno_name(link.call(WRITE, victim["pid"], addr, data=b"x")) == "EIO"
+
+
+HOLD = struct.Struct("<QQQ8sII")  # generation, word, mm_addr, mm, mm_size, pages
+
+
+def translated(reply: Frame) -> tuple[int, int]:
+    """The pages of a translation, as it says itself and as its runs say."""
+    assert reply.op in (READ_OK, READ_PARTIAL), reply
+    pages = HOLD.unpack_from(reply.data)[5]
+    runs = struct.iter_unpack("<Q", reply.data[HOLD.size:])
+    return pages, sum((run & 0xfff) + 1 for run, in runs)
+
+
+def test_a_translation_is_as_long_as_what_is_mapped(link: Link, victim: dict) -> None:
+    pid, region = victim["pid"], victim["region"]
+    whole = link.call(TRANSLATE, pid, region, 3 * 4096)
+    assert whole.op == READ_OK and translated(whole) == (3, 3)
+    assert translated(link.call(TRANSLATE, pid, region + 4095, 2)) == (2, 2)
+    part = link.call(TRANSLATE, pid, region + 4096, 1 << 20)  # 2 pages, then the hole
+    assert part.op == READ_PARTIAL and translated(part) == (2, 2)
+    for addr in victim["hole"], 0, 1 << 47, 1 << 63, (1 << 64) - 1, 0xffffffffff600000:
+        assert errno_name(link.call(TRANSLATE, pid, addr, 4096)) == "EIO"
+    assert errno_name(link.call(TRANSLATE, 99999, region, 4096)) == "ESRCH"
+
+
+@pytest.mark.parametrize("max_data", [CHUNK, BIG])
+def test_a_translation_fits_in_a_frame(guest: Guest, link: Link, max_data: int) -> None:
+    """Memory that was never touched: each of its pages is the zero page, and a run of its own."""
+    pid = guest.victim("thread")[0]
+    maps = guest.read_file(f"/proc/{pid}/maps").decode().splitlines()
+    ranges = [[int(a, 16) for a in line.split()[0].split("-")] for line in maps if " rw-p " in line]
+    start, end = max(ranges, key=lambda r: r[1] - r[0])
+    assert end - start >= 1024 * 4096
+    link.hello(max_data=max_data)
+    reply = link.call(TRANSLATE, pid, start, 0xffffffff)
+    assert reply.op == READ_OK and reply.size <= max_data
+    room = (min(max_data, HOLD.size + 8 * 1024) - HOLD.size) // 8
+    assert translated(reply) == (room, room)
+    assert link.proc(1).pid == 1
+
+
+def test_ram_is_listed_with_a_page_in_each_range(guest: Guest, link: Link) -> None:
+    total = sum(end - start for start, end, proof in
+                struct.iter_unpack("<QQQ", link.get(WINDOW, addr=123)) if start <= proof < end)
+    said = guest.run("grep MemTotal /proc/meminfo").out.split()[1]
+    assert total >= int(said) * 1024
