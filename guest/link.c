@@ -8,6 +8,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -38,6 +39,21 @@ void hypermem_link_deinit(struct hypermem_link *link)
 {
 	hypermem_link_reset(link);
 	destroy_workqueue(link->wq);
+}
+
+int hypermem_link_rest(struct hypermem_link *link)
+{
+	int tries = 100;
+
+	WRITE_ONCE(link->resting, true);
+	while (atomic_read(&link->inflight)) {
+		if (!tries--) {
+			WRITE_ONCE(link->resting, false);
+			return -EBUSY;
+		}
+		msleep(10);
+	}
+	return 0;
 }
 
 void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hypermem_frame *frame)
@@ -162,7 +178,7 @@ static void hypermem_link_header(struct hypermem_link *link, const struct hyperm
 		hypermem_link_invite(link);
 		return;
 	}
-	if (atomic_read(&link->inflight) >= HYPERMEM_INFLIGHT_MAX &&
+	if ((atomic_read(&link->inflight) >= HYPERMEM_INFLIGHT_MAX || READ_ONCE(link->resting)) &&
 	    !hypermem_header_is_hello(header)) {
 		hypermem_link_refuse(link, header, -EBUSY, size);
 		return;

@@ -56,6 +56,7 @@ struct hypermem_link {
 
 	struct workqueue_struct *wq;	/* requests; each may sleep */
 	atomic_t inflight;		/* requests that exist */
+	bool resting;			/* none is taken on now */
 
 	/* The receiver's own, which is one context at a time. */
 	bool synced;			/* header starts at a frame's first byte */
@@ -71,6 +72,12 @@ int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_ma
 		       const struct hypermem_link_ops *ops);
 /* Waits for the requests in flight.  No receive may be going on or come. */
 void hypermem_link_deinit(struct hypermem_link *link);
+
+/*
+ * Take on no more requests, and wait a second for those that there are.  -EBUSY: some
+ * do not end, and requests are taken on again.
+ */
+int hypermem_link_rest(struct hypermem_link *link);
 
 /* From the receiver's context: bytes as they came. */
 void hypermem_link_receive(struct hypermem_link *link, const u8 *bytes, size_t n);

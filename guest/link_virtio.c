@@ -341,9 +341,19 @@ static void hypermem_virtio_remove(struct virtio_device *vdev)
 }
 
 #ifdef CONFIG_PM
-/* A device that sleeps forgets everything: begin anew, with a new session. */
+/*
+ * A device that sleeps forgets everything: begin anew, with a new session.  A request
+ * may wait for user space, which sleeps already: then nobody can sleep now.
+ */
 static int hypermem_virtio_freeze(struct virtio_device *vdev)
 {
+	struct hypermem_virtio *hv = vdev->priv;
+	int rc = hv ? hypermem_link_rest(&hv->link) : 0;
+
+	if (rc) {
+		dev_warn(&vdev->dev, "a request waits for user space, so the machine cannot be suspended now\n");
+		return rc;
+	}
 	hypermem_virtio_remove(vdev);
 	return 0;
 }

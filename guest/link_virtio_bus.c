@@ -65,7 +65,7 @@ static bool hypermem_virtio_is_console(struct device *dev)
 }
 
 /* Make virtio_console let go of a controller if our port is all it has. */
-static int hypermem_virtio_release(struct device *dev, void *arg)
+static int hypermem_virtio_release(struct device *dev, void *taken)
 {
 	struct hypermem_virtio_ports ports = {};
 
@@ -82,6 +82,7 @@ static int hypermem_virtio_release(struct device *dev, void *arg)
 	}
 	dev_info(dev, "taking over from %s\n", dev->driver->name);
 	device_release_driver(dev);
+	++*(unsigned int *)taken;
 	return 0;
 }
 
@@ -130,10 +131,14 @@ static int hypermem_virtio_give(struct device *dev, void *arg)
 int hypermem_virtio_register(void)
 {
 	int rc = register_virtio_driver(&hypermem_virtio_driver);
+	unsigned int taken = 0;
 
 	if (rc)
 		return rc;
-	bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, NULL, hypermem_virtio_release);
+	bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, &taken,
+			 hypermem_virtio_release);
+	if (!taken)
+		return 0;
 	rc = driver_attach(&hypermem_virtio_driver.driver);
 	if (rc)
 		hypermem_virtio_unregister();

@@ -91,6 +91,27 @@ static u32 mem_read_pages(struct mm_struct *mm, unsigned long addr, u8 *buf, u32
 }
 
 /*
+ * Make pages present and writable.  Who waits for them here does so with the mappings
+ * unlocked; access_process_vm() would keep them locked, and with them the process.
+ */
+static void mem_prepare_write(struct mm_struct *mm, unsigned long addr, u32 size)
+{
+	unsigned long pages_n = DIV_ROUND_UP(offset_in_page(addr) + size, PAGE_SIZE);
+	struct page *pages[BATCH];
+	long got, i;
+
+	for (addr &= PAGE_MASK; pages_n; addr += got * PAGE_SIZE, pages_n -= got) {
+		got = hypermem_get_pages(mm, addr, min_t(unsigned long, pages_n, BATCH),
+					 FOLL_FORCE | FOLL_WRITE, pages);
+		for (i = 0; i < got; i++)
+			put_page(pages[i]);
+		if (got <= 0)
+			break;
+		cond_resched();
+	}
+}
+
+/*
  * Returns bytes copied, -ENXIO if the process has no memory, -EIO if the first byte
  * is not mapped.
  */
@@ -104,6 +125,8 @@ static int mem_access(struct task_struct *task, u64 addr, void *buf, u32 size, u
 	mapped = hypermem_mem_mapped(mm, addr, size);
 	if (mapped && !(flags & FOLL_WRITE))
 		n = mem_read_pages(mm, addr, buf, mapped);
+	else if (mapped)
+		mem_prepare_write(mm, addr, mapped);
 	/*
 	 * Device memory has no pages, but perhaps a way to be read.  Not behind pages: by now
 	 * the process may run another program, in other memory.

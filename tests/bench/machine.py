@@ -24,6 +24,7 @@ from lab import Guest, LabError  # noqa: E402
 LIMIT = 300.0  # seconds of any one command
 GUEST_PROGRAMS = "pread", "memcpy", "stopwatch", "crowd"
 QGA = Path("/usr/sbin/qemu-ga")
+TOOLS = "cat", "grep", "ls"     # the host's, in /host of the guest: both worlds run the same
 
 Words = Mapping[str, float]
 
@@ -89,11 +90,11 @@ def unmount(daemon: subprocess.Popen, mnt: Path) -> None:
         daemon.wait()
 
 
-def with_libraries(program: Path) -> dict[str | bytes | os.PathLike, str]:
+def with_libraries(program: str | Path, destination: str) -> dict[str | bytes | os.PathLike, str]:
     """Host files that it takes to run a program, and where they belong."""
     said = host(["ldd", program]).decode()
     libraries = re.findall(r"(/\S+) \(0x", said)
-    return {str(program): str(program), **{path: path for path in libraries}}
+    return {str(program): destination, **{path: path for path in libraries}}
 
 
 class Machine:
@@ -112,7 +113,9 @@ class Machine:
             build / "guest/hypermem.ko": "/hypermem.ko",
             build / "echo/hypermem_echo.ko": "/hypermem_echo.ko",
             **{self.programs / name: f"/bin/{name}" for name in GUEST_PROGRAMS},
-            **with_libraries(QGA)}
+            **with_libraries(QGA, str(QGA))}
+        for tool in TOOLS:
+            files |= with_libraries(f"/bin/{tool}", f"/host/{tool}")
         kernel = lab.kernel()
         image = lab.initramfs(self.dir / "initramfs", files, kernel)
         qemu_args = ["-gdb", f"unix:{self.gdb_socket},server=on,wait=off",
@@ -179,7 +182,7 @@ class Machine:
         return words(self.guest.run([str(a) for a in argv], timeout=LIMIT, check=True).out)
 
     def guest_stopwatch(self, command: str) -> float:
-        return self.in_guest("stopwatch", "sh", "-c", command)["seconds"]
+        return self.in_guest("stopwatch", "sh", "-c", f"PATH=/host:$PATH; {command}")["seconds"]
 
     @contextlib.contextmanager
     def echo(self) -> Iterator[None]:
