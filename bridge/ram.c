@@ -20,8 +20,8 @@
 #define AREA_MAX_TIMES 4
 
 /*
- * Where in an area of QEMU's a page can be: RAM begins at a multiple of this in both
- * address spaces.  Most machines and QEMUs keep to the first, all to the second.
+ * Where in an area of QEMU's a page can be: RAM begins at a multiple of this in the
+ * guest, and in QEMU at a multiple of it or where the area begins.
  */
 static const uint64_t strides[] = { 2 * 1024 * 1024, 64 * 1024 };
 
@@ -117,15 +117,15 @@ static int search_check(struct search *search)
 	return g_get_monotonic_time() < search->deadline ? 0 : -ETIMEDOUT;
 }
 
-/* The range, as far as it lies in the area; -ENOENT: its proof is not there. */
+/*
+ * The range, as far as it lies in the area, whose proof is at `first` or a multiple of
+ * `stride` behind it; -ENOENT: it is not there.
+ */
 static int area_search(struct search *search, const struct area *area, const struct hm_ram *ram,
-		       uint64_t stride, struct piece *ret)
+		       uint64_t first, uint64_t stride, struct piece *ret)
 {
-	uint64_t first = (area->start / stride) * stride + ram->proof % stride;
 	uint64_t size = sizeof(struct hypermem_proof);
 
-	if (first < area->start)
-		first += stride;
 	for (uint64_t addr = first; addr < area->end && area->end - addr >= size; addr += stride) {
 		int rc = search_check(search);
 
@@ -142,6 +142,21 @@ static int area_search(struct search *search, const struct area *area, const str
 	return -ENOENT;
 }
 
+/* RAM that begins at a multiple of stride in QEMU, or where the area begins. */
+static int area_search_both(struct search *search, const struct area *area,
+			    const struct hm_ram *ram, uint64_t stride, struct piece *ret)
+{
+	uint64_t offset = ram->proof % stride, start = area->start / stride * stride;
+	int rc;
+
+	if (start + offset < area->start)
+		start += stride;
+	rc = area_search(search, area, ram, start + offset, stride, ret);
+	if (rc == -ENOENT && area->start % stride)
+		rc = area_search(search, area, ram, area->start + offset, stride, ret);
+	return rc;
+}
+
 static int ram_search(struct search *search, const GArray *areas, const struct hm_ram *ram,
 		      struct piece *ret)
 {
@@ -149,8 +164,8 @@ static int ram_search(struct search *search, const GArray *areas, const struct h
 
 	for (size_t s = 0; s < G_N_ELEMENTS(strides); s++)
 		for (guint i = 0; i < areas->len && rc == -ENOENT; i++)
-			rc = area_search(search, &g_array_index(areas, struct area, i), ram,
-					 strides[s], ret);
+			rc = area_search_both(search, &g_array_index(areas, struct area, i), ram,
+					      strides[s], ret);
 	return rc;
 }
 

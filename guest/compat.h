@@ -114,9 +114,22 @@ static inline struct pid *hypermem_find_ge_pid(int nr, struct pid_namespace *ns)
 }
 
 /*
- * Up to n pages from addr on, each with a reference.  ca5e863233e8 "mm/gup: remove vmas
- * parameter from get_user_pages_remote()"
+ * Up to n pages from addr on, each with a reference.  The mappings are locked; if it had
+ * to wait for a page, they are not any more, and *locked is 0.  ca5e863233e8 "mm/gup: remove
+ * vmas parameter from get_user_pages_remote()"
  */
+static inline long hypermem_get_pages_locked(struct mm_struct *mm, unsigned long addr,
+					     unsigned long n, unsigned int flags,
+					     struct page **pages, int *locked)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+	return get_user_pages_remote(mm, addr, n, flags, pages, NULL, locked);
+#else
+	return get_user_pages_remote(mm, addr, n, flags, pages, locked);
+#endif
+}
+
+/* The same, with the mappings not locked before or afterwards. */
 static inline long hypermem_get_pages(struct mm_struct *mm, unsigned long addr, unsigned long n,
 				      unsigned int flags, struct page **pages)
 {
@@ -124,11 +137,7 @@ static inline long hypermem_get_pages(struct mm_struct *mm, unsigned long addr, 
 	long got;
 
 	mmap_read_lock(mm);
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
-	got = get_user_pages_remote(mm, addr, n, flags, pages, NULL, &locked);
-#else
-	got = get_user_pages_remote(mm, addr, n, flags, pages, &locked);
-#endif
+	got = hypermem_get_pages_locked(mm, addr, n, flags, pages, &locked);
 	if (locked)
 		mmap_read_unlock(mm);
 	return got;

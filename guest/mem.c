@@ -63,30 +63,80 @@ static void mem_copy(void *to, const void *from, size_t n)
 	memcpy(out, in, n);
 }
 
-/* What access_process_vm() would read, many pages at a time; returns bytes. */
-static u32 mem_read_pages(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size)
+/* Copy from the pages at addr; returns bytes. */
+static u32 mem_copy_pages(struct page **pages, long n, unsigned long addr, u8 *buf, u32 size)
 {
-	struct page *pages[BATCH];
+	size_t offset = offset_in_page(addr);
 	u32 done = 0;
-	long got, i;
+	long i;
+
+	for (i = 0; i < n; i++, offset = 0) {
+		u32 part = min_t(u32, PAGE_SIZE - offset, size - done);
+		void *from = hypermem_kmap(pages[i]);
+
+		mem_copy(buf + done, from + offset, part);
+		hypermem_kunmap(from);
+		done += part;
+	}
+	return done;
+}
+
+static void mem_put_pages(struct page **pages, long n)
+{
+	while (n-- > 0)
+		put_page(pages[n]);
+}
+
+/*
+ * Read from some pages.  The locked mappings cannot be changed meanwhile, but a fault may
+ * put a copy in a page's place; then the page is somebody else's, who may write to it. So
+ * the pages are looked up again when they have been copied, and what was read from one
+ * that has gone does not count.  Returns bytes, 0: try again, or -errno.
+ */
+static long mem_read_batch(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size,
+			   unsigned int flags)
+{
+	unsigned long n = min_t(unsigned long, BATCH,
+				DIV_ROUND_UP(offset_in_page(addr) + size, PAGE_SIZE));
+	struct page *pages[BATCH], *again[BATCH];
+	long got, got_again = 0, same = 0;
+	int locked = 1;
+
+	mmap_read_lock(mm);
+	got = hypermem_get_pages_locked(mm, addr, n, flags, pages, &locked);
+	if (got > 0 && locked) {
+		mem_copy_pages(pages, got, addr, buf, size);
+		got_again = hypermem_get_pages_locked(mm, addr, got, flags, again, &locked);
+		while (locked && same < got_again && pages[same] == again[same])
+			same++;
+		mem_put_pages(again, got_again);
+	}
+	if (locked)
+		mmap_read_unlock(mm);
+	mem_put_pages(pages, got);
+	if (got <= 0)
+		return got ?: -EFAULT;
+	return same ? min_t(unsigned long, same * PAGE_SIZE - offset_in_page(addr), size) : 0;
+}
+
+/* Lookups that had to wait, or whose pages went, one after the other: the machine thrashes. */
+#define TRIES	100
+
+/* Up to the first byte that no page has. */
+static u32 mem_read(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size,
+		    unsigned int flags)
+{
+	unsigned int tries = 0;
+	u32 done = 0;
+	long n;
 
 	do {
-		size_t offset = offset_in_page(addr + done);
-
-		got = hypermem_get_pages(mm, addr + done,
-					 min_t(size_t, DIV_ROUND_UP(offset + size - done, PAGE_SIZE),
-					       BATCH), FOLL_FORCE, pages);
-		for (i = 0; i < got; i++, offset = 0) {
-			u32 part = min_t(u32, PAGE_SIZE - offset, size - done);
-			void *from = hypermem_kmap(pages[i]);
-
-			mem_copy(buf + done, from + offset, part);
-			hypermem_kunmap(from);
-			put_page(pages[i]);
-			done += part;
-		}
+		n = mem_read_batch(mm, addr + done, buf + done, size - done, flags);
+		if (n > 0)
+			done += n;
+		tries = n ? 0 : tries + 1;
 		cond_resched();
-	} while (got > 0 && done < size);
+	} while (n >= 0 && tries < TRIES && done < size);
 	return done;
 }
 
@@ -124,7 +174,7 @@ static int mem_access(struct task_struct *task, u64 addr, void *buf, u32 size, u
 		return pid_alive(task) ? -ENXIO : -ESRCH;
 	mapped = hypermem_mem_mapped(mm, addr, size);
 	if (mapped && !(flags & FOLL_WRITE))
-		n = mem_read_pages(mm, addr, buf, mapped);
+		n = mem_read(mm, addr, buf, mapped, flags);
 	else if (mapped)
 		mem_prepare_write(mm, addr, mapped);
 	/*

@@ -2,8 +2,8 @@
 /*
  * window: how the host finds this guest's RAM in QEMU's memory.
  *
- * A range of physical addresses that is RAM without a hole is one piece of QEMU's
- * memory.  A page of each range that can be had holds the host's challenge and its own
+ * A range of physical addresses that is one node's RAM, without a hole, is one piece of
+ * QEMU's memory.  A page of each range that can be had holds the host's challenge and its own
  * address: where the host finds both, the range is.  What no page is in stays unknown
  * to the host, which then asks for the bytes themselves.
  */
@@ -36,13 +36,23 @@ static bool window_is_ram(phys_addr_t page)
 	       REGION_INTERSECTS;
 }
 
-/* From a page's edge to that of the RAM around it. */
-static phys_addr_t window_edge(phys_addr_t edge, bool up)
+/* Memory of another node may be another piece of QEMU's. */
+static bool window_is_of_node(phys_addr_t page, int node)
+{
+	unsigned long pfn = page >> PAGE_SHIFT;
+
+	return pfn_valid(pfn) && page_to_nid(pfn_to_page(pfn)) == node;
+}
+
+/* From a page's edge to that of the node's RAM around it. */
+static phys_addr_t window_edge(phys_addr_t edge, bool up, int node)
 {
 	while (up ? edge + PAGE_SIZE > edge : edge >= PAGE_SIZE) {
-		if (!window_is_ram(up ? edge : edge - PAGE_SIZE))
+		phys_addr_t page = up ? edge : edge - PAGE_SIZE;
+
+		if (!window_is_ram(page) || !window_is_of_node(page, node))
 			break;
-		edge = up ? edge + PAGE_SIZE : edge - PAGE_SIZE;
+		edge = up ? edge + PAGE_SIZE : page;
 		if (IS_ALIGNED(edge, SZ_1M))
 			cond_resched();
 	}
@@ -60,8 +70,8 @@ static bool window_add(struct page *page)
 			return false;
 	if (window_n_rams == RAMS_MAX || !window_is_ram(addr))
 		return false;
-	ram->start = window_edge(addr, false);
-	ram->end = window_edge(addr + PAGE_SIZE, true);
+	ram->start = window_edge(addr, false, page_to_nid(page));
+	ram->end = window_edge(addr + PAGE_SIZE, true, page_to_nid(page));
 	ram->proof = page;
 	window_n_rams++;
 	return true;
