@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <time.h>
 
+#include "bridge/trace.h"
+
 #define COMPLAIN_INTERVAL G_TIME_SPAN_SECOND
 
 /* More than this a host never has in flight, whatever the guest says it can do. */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "bridge/chardev.h"
+#include "bridge/trace.h"
 
 void hm_stream_trace(const struct hm_session *session, const struct hm_header *header,
 			  bool to_guest)

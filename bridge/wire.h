@@ -148,7 +148,4 @@ int hm_errno_decode(uint64_t wire);
 /* "READ", "READ_OK", ...; NULL if unknown. */
 const char *hm_op_name(uint32_t op);
 
-/* One line for a trace, as "> READ tag 5 pid 42 addr 0x7ffe size 4096". */
-char *hm_header_to_string(const struct hm_header *header, bool to_guest);
-
 #endif

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "bridge/client.h"
+#include "bridge/trace.h"
 #include "tests/fuzz/fuzz_wire.h"
 
 #define TIMEOUT_MS 5000		/* of HELLO, on a busy machine */

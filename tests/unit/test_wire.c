@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "bridge/trace.h"
 #include "bridge/wire.h"
 
 /* A little-endian number at an offset of a record. */
