@@ -240,6 +240,19 @@ static int stream_receive(struct hm_session *session)
 	return rc;
 }
 
+/*
+ * When the rest of a frame must have come, of which there is a part: a guest that was
+ * reset in the middle of it will not send it, and would not be understood any more.
+ */
+static int64_t stream_deadline(const struct hm_session *session)
+{
+	const struct hm_input *input = &session->input;
+
+	if (!input->left && !hm_input_size(input))
+		return INT64_MAX;
+	return g_get_monotonic_time() + session->timeout_ms * G_TIME_SPAN_MILLISECOND;
+}
+
 int hm_stream_serve(struct hm_session *session)
 {
 	int rc = 0;
@@ -247,7 +260,7 @@ int hm_stream_serve(struct hm_session *session)
 	do {
 		rc = stream_receive(session);
 		if (!rc)
-			rc = hm_stream_poll(session, session->fd, POLLIN, INT64_MAX);
+			rc = hm_stream_poll(session, session->fd, POLLIN, stream_deadline(session));
 		if (rc == -EINTR)
 			rc = 0;
 	} while (!rc);

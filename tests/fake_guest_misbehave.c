@@ -291,6 +291,30 @@ static void send_half(struct conn *conn, struct frame *reply, int64_t arg)
 	conn_hang_up(conn);
 }
 
+/* What a guest does that is reset in the middle of an answer. */
+static enum { ANSWERS, IS_SILENT, HAS_BOOTED } halfway;
+
+static void halfway_begin(struct fake_guest *guest, struct conn *conn)
+{
+	g_atomic_int_set(&halfway, ANSWERS);
+}
+
+static void halfway_reply(struct request *request, struct frame *reply, int64_t arg)
+{
+	if (is_hello(&request->frame))
+		g_atomic_int_compare_and_exchange(&halfway, IS_SILENT, HAS_BOOTED);
+}
+
+static void send_halfway(struct conn *conn, struct frame *reply, int64_t arg)
+{
+	g_autoptr(GByteArray) bytes = frame_encode(reply);
+
+	if (g_atomic_int_get(&halfway) == HAS_BOOTED)
+		conn_send(conn, reply);
+	else if (g_atomic_int_compare_and_exchange(&halfway, ANSWERS, IS_SILENT))
+		conn_send_raw(conn, bytes->data, bytes->len / 2);
+}
+
 static void send_oversize(struct conn *conn, struct frame *reply, int64_t arg)
 {
 	g_autoptr(GByteArray) bytes = NULL;
@@ -399,6 +423,9 @@ static const struct misbehaviour table[] = {
 
 	/* Half an answer, then the connection is closed. */
 	{ .name = "short-frame", .send = send_half },
+	/* Half an answer, then none to anything until the next HELLO. */
+	{ .name = "stops-halfway", .begin = halfway_begin, .reply = halfway_reply,
+	  .send = send_halfway },
 	/* The answer claims ARG bytes of data. */
 	{ .name = "oversize", .arg = HYPERMEM_DATA_MAX + 1, .send = send_oversize },
 	/* ARG random bytes instead of an answer. */

@@ -97,6 +97,14 @@ def test_a_read_fails_for_the_right_reason(mount: Mount, fake: FakeGuest, victim
         assert os.pread(fd, 8, victim["region"]) == pattern(victim["region"], 8)
 
 
+def test_a_guest_that_is_reset_in_the_middle_of_an_answer_is_found_again(
+        mount: Mount, fake: FakeGuest, victim: Victim) -> None:
+    with opened(mem(mount, victim)) as fd:
+        fake.misbehave("stops-halfway")
+        assert errno_of(lambda: os.pread(fd, 8, victim["region"])) in {"ETIMEDOUT", "ENOTCONN"}
+        wait_for(lambda: works(mount, victim))
+
+
 # The same for a write, as far as it may differ.
 WRITES = {
     "silent": {"ETIMEDOUT"},
