@@ -238,13 +238,15 @@ class Guest:
              append: str = "", qemu_args: Sequence[Bytes] = (), hypermem_args: str = "",
              console: str = "last", load_hypermem: bool = True, kvm: bool = False,
              hm_chardev: str = "", hm_bus: str = "", hm_port: str = "virtserialport",
+             machine: str = "pc",
              directory: Path | None = None, linger: bool = False, timeout: float = 60.0) -> Guest:
         """Boot and wait for the agent (with console="none": there is none, and no waiting).
 
         kernel is a directory as kernel() gives it, or an image.  console says when virtio_console
         is loaded: "last" (after hypermem), "first" or "none".  hypermem_args are words NAME=VALUE.
         hm_chardev is QEMU's chardev of hypermem's port (by default hm_socket), hm_bus more
-        properties of its controller, hm_port its driver and more of its properties.
+        properties of its controller, hm_port its driver and more of its properties.  machine is
+        QEMU's, and more of its properties; with microvm the controllers are on virtio-mmio.
         directory gets sockets, console.log and qemu.pid; by default it is a temporary one.
         linger: the guest outlives this process.
         """
@@ -260,11 +262,13 @@ class Guest:
                  f"lab.hypermem={int(load_hypermem)}",
                  *(f"lab.hypermem_args={arg}" for arg in hypermem_args.split()), append]
 
+        bus = "device" if machine.startswith("microvm") else "pci"
+
         def server(name: str) -> str:
             return f"socket,id={name},path={directory}/{name}.sock,server=on,wait=off"
 
         argv: list[Bytes] = [
-            "qemu-system-x86_64", "-machine", f"pc,accel={'kvm:tcg' if kvm else 'tcg'}",
+            "qemu-system-x86_64", "-machine", f"{machine},accel={'kvm:tcg' if kvm else 'tcg'}",
             "-cpu", "max", "-smp", str(smp), "-m", mem,
             "-nodefaults", "-no-user-config", "-nographic", "-display", "none",
             "-kernel", image, "-initrd", initramfs, "-append", " ".join(words),
@@ -273,9 +277,9 @@ class Guest:
             "-serial", "chardev:console",
             "-chardev", server("qmp"), "-mon", "chardev=qmp,mode=control",
             "-chardev", f"{hm_chardev},id=hm" if hm_chardev else server("hm"),
-            "-device", ",".join(filter(None, ["virtio-serial-pci,id=hmbus", hm_bus])),
+            "-device", ",".join(filter(None, [f"virtio-serial-{bus},id=hmbus", hm_bus])),
             "-device", f"{hm_port},bus=hmbus.0,chardev=hm,name=org.hypermem.0",
-            "-chardev", server("lab"), "-device", "virtio-serial-pci,id=labbus",
+            "-chardev", server("lab"), "-device", f"virtio-serial-{bus},id=labbus",
             "-device", "virtserialport,bus=labbus.0,chardev=lab,name=lab.0",
             *qemu_args]
         (directory / "console.log").write_bytes(b"")

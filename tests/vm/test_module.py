@@ -349,12 +349,9 @@ def test_a_controller_that_is_unplugged_is_let_go_of_and_one_plugged_in_is_taken
 
 
 CONTROLLERS = {
-    "modern": {"hm_bus": "disable-legacy=on"},
-    "legacy": {"hm_bus": "disable-modern=on"},
     "port 0, which is a console": {"hm_port": "virtconsole,nr=0"},
     "two ports": {"hm_bus": "max_ports=2"},
     "the last port of all": {"hm_port": "virtserialport,nr=30"},
-    "no interrupts of its own": {"hm_bus": "vectors=0"},
 }
 
 
