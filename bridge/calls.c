@@ -241,7 +241,7 @@ void hm_calls_cancel(struct hm_calls *calls, struct hm_call *call)
 	g_mutex_unlock(&calls->lock);
 }
 
-void hm_calls_give_up(struct hm_calls *calls, struct hm_call *call)
+int hm_calls_give_up(struct hm_calls *calls, struct hm_call *call, int rc)
 {
 	g_mutex_lock(&calls->fill_lock);
 	g_mutex_lock(&calls->lock);
@@ -256,19 +256,12 @@ void hm_calls_give_up(struct hm_calls *calls, struct hm_call *call)
 		calls->flight--;
 		call->state = HM_CALL_IDLE;
 		calls_admit(calls);
+	} else if (call->state == HM_CALL_DONE) {
+		rc = call->rc;
 	}
 	g_mutex_unlock(&calls->lock);
 	g_mutex_unlock(&calls->fill_lock);
-}
-
-int hm_calls_wait(struct hm_calls *calls, struct hm_call *call)
-{
-	int rc = hm_sem_wait(&call->wake, call->deadline, calls->interrupted);
-
-	if (rc)
-		hm_calls_give_up(calls, call);
-	/* The reply may have come at the last moment. */
-	return call->state == HM_CALL_DONE ? call->rc : rc;
+	return rc;
 }
 
 uint32_t hm_calls_owed(struct hm_calls *calls)

@@ -51,7 +51,8 @@ struct hm_call {
 	uint64_t addr;			/* of the reply: next cursor */
 
 	/* Private. */
-	sem_t wake;			/* posted when `state` gets FLIGHT after QUEUED, and DONE */
+	sem_t wake;			/* posted when `state` gets FLIGHT after QUEUED, and DONE ... */
+	GList link;			/* ... and when it is the caller's turn: turn.h */
 	enum hm_call_state state;
 	int rc;
 };
@@ -92,15 +93,16 @@ int hm_calls_guest(struct hm_calls *calls, struct hm_guest *ret);
 void hm_call_init(struct hm_call *call);
 void hm_call_deinit(struct hm_call *call);
 
-/* In the caller's thread.  After success, one of cancel, wait and give_up is due. */
+/* In the caller's thread.  After success, one of cancel and give_up is due, or the answer. */
 int hm_calls_add(struct hm_calls *calls, struct hm_call *call);
 bool hm_calls_is_in_flight(struct hm_calls *calls, struct hm_call *call);
 /* It was not sent. */
 void hm_calls_cancel(struct hm_calls *calls, struct hm_call *call);
-/* 0, or -errno: the guest's, or why there is no answer. */
-int hm_calls_wait(struct hm_calls *calls, struct hm_call *call);
-/* The answer does not matter any more. */
-void hm_calls_give_up(struct hm_calls *calls, struct hm_call *call);
+/*
+ * The answer does not matter any more, or does not come because of rc.  rc, or if it has
+ * come at the last moment how it went.
+ */
+int hm_calls_give_up(struct hm_calls *calls, struct hm_call *call, int rc);
 uint32_t hm_calls_owed(struct hm_calls *calls);
 
 /*

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * session: one connection after another, and the thread that receives.  See session.h.
+ * session: one connection after another, and the thread that makes them.  See session.h.
  *
- * Locks, outermost first: send_lock, calls.fill_lock, calls.lock.
+ * Locks, outermost first: send_lock, calls.fill_lock, calls.lock; turn.lock by itself.
  */
 #include "bridge/session.h"
 
@@ -71,18 +71,45 @@ static void session_check_owed(struct hm_session *session)
 		hm_stream_break(session);
 }
 
+/* Receive until the answer is there, and pass the turn on. */
+static int session_lead(struct hm_session *session, struct hm_call *call)
+{
+	int over = 0, rc = hm_stream_lead(session, call, &over);
+
+	hm_turn_pass(&session->turn, over, session->input.rest_by != INT64_MAX);
+	return rc;
+}
+
+/* In line for the turn until it comes, or the answer does. */
+static int session_follow(struct hm_session *session, struct hm_call *call)
+{
+	int rc = hm_sem_wait(&call->wake, call->deadline, session->calls.interrupted);
+
+	if (!hm_turn_leave(&session->turn, call))
+		return rc;
+	if (!rc)
+		return session_lead(session, call);
+	hm_turn_pass(&session->turn, 0, session->input.rest_by != INT64_MAX);
+	return rc;
+}
+
 int hm_session_wait(struct hm_session *session, struct hm_call *call)
 {
-	int rc = hm_calls_wait(&session->calls, call);
+	int rc = 0;
 
-	if (rc)
-		session_check_owed(session);
+	if (hm_calls_is_in_flight(&session->calls, call))
+		rc = hm_turn_enter(&session->turn, call) ? session_lead(session, call) :
+							      session_follow(session, call);
+	if (!rc)
+		return call->rc;
+	rc = hm_calls_give_up(&session->calls, call, rc);
+	session_check_owed(session);
 	return rc;
 }
 
 void hm_session_give_up(struct hm_session *session, struct hm_call *call)
 {
-	hm_calls_give_up(&session->calls, call);
+	hm_calls_give_up(&session->calls, call, 0);
 	session_check_owed(session);
 }
 
@@ -107,7 +134,7 @@ static int session_connect(struct hm_session *session, int timeout_ms)
 	rc = hm_chardev_open(session->address, timeout_ms, &fd);
 	if (rc)
 		return rc;
-	session->input = (struct hm_input){ .left = 0 };
+	session->input = (struct hm_input){ .rest_by = INT64_MAX };
 	if (session->serial)
 		hm_serial_init(&session->serial->frames);
 	g_atomic_int_set(&session->peer, hm_chardev_peer(fd));
@@ -259,7 +286,9 @@ int hm_session_open(struct hm_session *session, const struct hm_client_config *c
 		session->serial = g_new0(struct hm_serial_input, 1);
 	sem_init(&session->send_lock, 0, 1);
 	hm_calls_init(&session->calls, config->interrupted);
-	rc = session->wake < 0 ? -errno : session_open(session, deadline, &guest);
+	rc = hm_turn_init(&session->turn, session->wake);
+	if (!rc)
+		rc = session_open(session, deadline, &guest);
 	if (rc) {
 		*ret_version = guest.version;
 		hm_session_close(session);
@@ -292,6 +321,7 @@ void hm_session_close(struct hm_session *session)
 		close(session->fd);
 	if (session->wake >= 0)
 		close(session->wake);
+	hm_turn_deinit(&session->turn);
 	hm_calls_deinit(&session->calls);
 	sem_destroy(&session->send_lock);
 	g_free(session->serial);

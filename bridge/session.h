@@ -2,9 +2,10 @@
 /*
  * session: the connection to the guest, from HELLO until it is lost, and again.
  *
- * Sends requests and receives replies.  Any thread sends, one frame at a time; one
- * thread receives, and makes the link again when it was lost.  While the link is
- * up and nothing is asked, that thread sleeps and no timer runs.
+ * Sends requests and receives replies.  Any thread sends, one frame at a time; a caller
+ * that waits for its answer receives (turn.h).  The session's thread receives when nobody
+ * waits, and makes the link again when it was lost.  While the link is up and nothing is
+ * asked, that thread sleeps and no timer runs.
  *
  * A frame that was sent in part, or a header that cannot be, leaves no way to find
  * the next frame: the connection is given up.  What breaks a rule within a frame
@@ -16,6 +17,7 @@
 #include "bridge/calls.h"
 #include "bridge/client.h"
 #include "bridge/serial.h"
+#include "bridge/turn.h"
 
 /* Bytes that have come; larger data goes where it belongs without passing here. */
 #define HM_INPUT_SIZE (16 * 1024)
@@ -24,6 +26,8 @@ struct hm_input {
 	uint8_t buf[HM_INPUT_SIZE];
 	size_t start, end;	/* what is in use of it */
 	uint32_t left;		/* data of the current frame that has not come */
+	uint64_t count;		/* bytes that have come on this connection */
+	int64_t rest_by;	/* when more of a frame must have come; INT64_MAX: there is no part */
 };
 
 /* What has come on a serial line. */
@@ -46,9 +50,11 @@ struct hm_session {
 	gint stop;		/* atomic: for good */
 	GThread *thread;
 
-	/* The receiver's own. */
+	struct hm_turn turn;	/* to receive: whoever has it has these two */
 	struct hm_input input;
 	struct hm_serial_input *serial;	/* NULL: it is no serial line */
+
+	/* The thread's own. */
 	int64_t up_since;	/* g_get_monotonic_time() */
 	int backoff_ms;		/* before the next attempt */
 	int64_t patience;	/* with the next HELLO, microseconds */

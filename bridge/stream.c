@@ -2,9 +2,8 @@
 /*
  * stream: the bytes of a connection.  See stream.h.
  *
- * stream_receive() takes what is there and never waits; hm_stream_serve() is the loop
- * around it.  Only these know that it is a thread of its own that calls them: a
- * caller that waits could as well.
+ * stream_receive() takes what is there and never waits.  Around it are two loops: that of
+ * the session's thread, and that of a caller whose turn it is.
  */
 #include "bridge/stream.h"
 
@@ -186,6 +185,7 @@ static int stream_read_serial(struct hm_session *session)
 
 	if (n < 0)
 		return n == -EAGAIN ? 0 : n;
+	input->count += n;
 	for (ssize_t done = 0; done < n;) {
 		done += hm_serial_decode(&serial->frames, serial->raw + done, n - done, &size);
 		if (size > sizeof(input->buf) - input->end)
@@ -215,6 +215,7 @@ int hm_stream_read(struct hm_session *session)
 	n = hm_chardev_receive(session->fd, iov, call ? 2 : 1);
 	if (n < 0)
 		return n == -EAGAIN ? 0 : n;
+	input->count += n;
 	direct = MIN(direct, (size_t)n);
 	input->end += n - direct;
 	if (direct) {
@@ -225,9 +226,26 @@ int hm_stream_read(struct hm_session *session)
 	return 0;
 }
 
+/*
+ * When more must have come of a frame of which there is a part: a guest that was reset in
+ * the middle of it will not send it, and would not be understood any more.
+ */
+static void stream_set_rest_by(struct hm_session *session, bool more)
+{
+	struct hm_input *input = &session->input;
+
+	if (!input->left && !hm_input_size(input))
+		input->rest_by = INT64_MAX;
+	else if (more || input->rest_by == INT64_MAX)
+		/* A guest that is only slow may be so for longer than its caller waits. */
+		input->rest_by = g_get_monotonic_time() + G_TIME_SPAN_SECOND +
+				 2 * session->timeout_ms * G_TIME_SPAN_MILLISECOND;
+}
+
 /* What is there now; never waits. */
 static int stream_receive(struct hm_session *session)
 {
+	uint64_t before = session->input.count;
 	int rc;
 
 	g_mutex_lock(&session->calls.fill_lock);
@@ -236,35 +254,49 @@ static int stream_receive(struct hm_session *session)
 		rc = hm_stream_read(session);
 	if (!rc)
 		rc = stream_take(session);
+	stream_set_rest_by(session, session->input.count != before);
 	g_mutex_unlock(&session->calls.fill_lock);
 	return rc;
 }
 
-/*
- * When the rest of a frame must have come, of which there is a part: a guest that was
- * reset in the middle of it will not send it, and would not be understood any more.
- */
-static int64_t stream_deadline(const struct hm_session *session)
+int hm_stream_serve(struct hm_session *session)
 {
-	const struct hm_input *input = &session->input;
+	int rc = hm_turn_watch(&session->turn, session->fd);
 
-	if (!input->left && !hm_input_size(input))
-		return INT64_MAX;
-	/* A guest that is only slow may be so for longer than its caller waits. */
-	return g_get_monotonic_time() + G_TIME_SPAN_SECOND +
-	       2 * session->timeout_ms * G_TIME_SPAN_MILLISECOND;
+	while (!rc) {
+		rc = stream_receive(session);
+		if (!rc)
+			rc = hm_turn_lend(&session->turn, session->input.rest_by);
+		/* Callers may have received the rest meanwhile. */
+		if (rc == -EINTR ||
+		    (rc == -ETIMEDOUT && g_get_monotonic_time() < session->input.rest_by))
+			rc = 0;
+	}
+	return rc;
 }
 
-int hm_stream_serve(struct hm_session *session)
+/* Wait for bytes and take them; rc and *ret_over as hm_stream_lead(). */
+static int stream_lead_once(struct hm_session *session, const struct hm_call *call, int *ret_over)
+{
+	bool (*interrupted)(void) = session->calls.interrupted;
+	int64_t rest_by = session->input.rest_by;
+	int rc = hm_stream_poll(session, session->fd, POLLIN, MIN(call->deadline, rest_by));
+
+	if (rc == -EINTR)
+		return interrupted && interrupted() ? -EINTR : 0;
+	if (rc == -ETIMEDOUT && g_get_monotonic_time() < rest_by)
+		return rc;
+	if (!rc)
+		rc = stream_receive(session);
+	*ret_over = rc;
+	return rc ? -ENOTCONN : 0;
+}
+
+int hm_stream_lead(struct hm_session *session, struct hm_call *call, int *ret_over)
 {
 	int rc = 0;
 
-	do {
-		rc = stream_receive(session);
-		if (!rc)
-			rc = hm_stream_poll(session, session->fd, POLLIN, stream_deadline(session));
-		if (rc == -EINTR)
-			rc = 0;
-	} while (!rc);
+	while (!rc && hm_calls_is_in_flight(&session->calls, call))
+		rc = stream_lead_once(session, call, ret_over);
 	return rc;
 }

@@ -38,8 +38,15 @@ size_t hm_input_size(const struct hm_input *input);
 /* Bytes from fd: into the waiting call's memory as far as they are its, then into `input`. */
 int hm_stream_read(struct hm_session *session);
 
-/* Until the session is over: why. */
+/* In the session's thread, until the session is over: why. */
 int hm_stream_serve(struct hm_session *session);
+
+/*
+ * In the thread of a caller whose turn it is, until the answer has come: 0.  Or why it
+ * has not: -ETIMEDOUT, -EINTR, -ENOTCONN; then *ret_over says why the session is over, if
+ * it is.
+ */
+int hm_stream_lead(struct hm_session *session, struct hm_call *call, int *ret_over);
 
 /* hello.c */
 /*

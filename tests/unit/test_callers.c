@@ -85,9 +85,14 @@ static void connect_client(struct world *world, int timeout_ms)
 		.timeout_ms = timeout_ms,
 		.interrupted = interrupted,
 	};
+	int64_t until = g_get_monotonic_time() + PATIENCE;
 	uint32_t version;
+	int rc;
 
-	assert_int_equal(hm_client_open(&config, &version, &world->client), 0);
+	do {
+		rc = hm_client_open(&config, &version, &world->client);
+	} while (rc == -ETIMEDOUT && g_get_monotonic_time() < until);
+	assert_int_equal(rc, 0);
 	assert_int_equal(hm_client_start(world->client), 0);
 }
 
