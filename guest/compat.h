@@ -103,6 +103,28 @@ static inline bool hypermem_is_dumpable(struct task_struct *task, struct mm_stru
 #endif
 }
 
+/*
+ * Whether a process has pointers of 4 bytes.  Asked of its address space: x32 and n32 have
+ * registers, and so a regset view, of 64 bits.  Without CONFIG_COMPAT (on s390 since 6.19)
+ * all processes are like the kernel.
+ */
+static inline bool hypermem_is_32bit(struct task_struct *task)
+{
+#if !defined(CONFIG_64BIT)
+	return true;
+#elif !defined(CONFIG_COMPAT)
+	return false;
+#elif defined(CONFIG_X86)
+	return test_tsk_thread_flag(task, TIF_ADDR32);
+#elif defined(CONFIG_MIPS)
+	return test_tsk_thread_flag(task, TIF_32BIT_ADDR);
+#elif defined(CONFIG_S390)
+	return test_tsk_thread_flag(task, TIF_31BIT);
+#else
+	return test_tsk_thread_flag(task, TIF_32BIT);
+#endif
+}
+
 /* find_ge_pid() was not yet exported; idr_get_next() is all that it does */
 static inline struct pid *hypermem_find_ge_pid(int nr, struct pid_namespace *ns)
 {

@@ -89,6 +89,8 @@ static void proc_fill(struct task_struct *task, s64 boot, struct hypermem_proc_r
 	rec->start_time_real = boot + task->start_boottime;
 	if (task->flags & PF_KTHREAD)
 		rec->flags |= HYPER_PROC_KTHREAD;
+	if (hypermem_is_32bit(task))
+		rec->flags |= HYPER_PROC_32BIT;
 	get_task_comm(rec->comm, task);
 	rcu_read_lock();
 	rec->pid = task_pid_nr(task);

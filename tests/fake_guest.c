@@ -5,6 +5,7 @@
  * The table `ops` names the operations; each handler fills in the reply and
  * returns 0 or -errno.  Nothing is cached: /proc is asked for each request.
  */
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -300,6 +301,19 @@ static bool process_is_gone(int dir)
 	return faccessat(dir, "stat", F_OK, 0) != 0;
 }
 
+/* By its program; one that has none (a kernel thread, a zombie) is like the kernel. */
+static bool process_is_32bit(int dir)
+{
+	char ident[5] = "";	/* EI_CLASS is the last */
+	int fd = openat(dir, "exe", O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+	if (fd < 0 || read(fd, ident, sizeof(ident)) != sizeof(ident))
+		ident[EI_CLASS] = sizeof(long) == 4 ? ELFCLASS32 : ELFCLASS64;
+	if (fd >= 0)
+		close(fd);
+	return ident[EI_CLASS] == ELFCLASS32;
+}
+
 static int process_record(struct fake_guest *guest, int dir, struct hypermem_proc *ret)
 {
 	struct stat owner, plain;
@@ -317,6 +331,8 @@ static int process_record(struct fake_guest *guest, int dir, struct hypermem_pro
 		flags |= HYPER_PROC_MM;
 	if (stat.n[STAT_VSIZE] && plain.st_uid == owner.st_uid && plain.st_gid == owner.st_gid)
 		flags |= HYPER_PROC_DUMPABLE;
+	if (process_is_32bit(dir))
+		flags |= HYPER_PROC_32BIT;
 	start = stat.n[STAT_START] * (1000000000ULL / sysconf(_SC_CLK_TCK));
 	*ret = (struct hypermem_proc){
 		.pid = GUINT32_TO_LE(stat.n[1]),

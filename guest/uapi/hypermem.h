@@ -241,6 +241,7 @@ struct hypermem_hello_reply {
 #define HYPER_PROC_KTHREAD	0x1	/* kernel thread */
 #define HYPER_PROC_MM		0x2	/* has an address space */
 #define HYPER_PROC_DUMPABLE	0x4	/* its /proc files belong to its owner */
+#define HYPER_PROC_32BIT	0x8	/* its pointers have 4 bytes, whatever the kernel's have */
 
 struct hypermem_proc {
 	__le32 pid;
