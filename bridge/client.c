@@ -236,14 +236,51 @@ ssize_t hm_client_write(struct hm_client *client, struct hm_who who, uint64_t ad
 	return done ? (ssize_t)done : rc;
 }
 
+/* If another guest is there when it matters, the call has failed with -ESTALE. */
+static bool client_is_big_endian(struct hm_client *client)
+{
+	struct hm_guest guest;
+
+	hm_client_guest(client, &guest);
+	return guest.flags & HYPER_HELLO_BIG_ENDIAN;
+}
+
+int hm_client_read_number(struct hm_client *client, struct hm_who who, uint64_t addr, size_t size,
+			  uint64_t *ret)
+{
+	bool big = client_is_big_endian(client);
+	uint8_t bytes[8];
+	ssize_t n;
+
+	n = hm_client_read(client, who, addr, bytes, size);
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n < size)
+		return -EIO;
+	*ret = hm_number_decode(bytes, size, big);
+	return 0;
+}
+
+int hm_client_write_number(struct hm_client *client, struct hm_who who, uint64_t addr,
+			   size_t size, uint64_t number)
+{
+	uint8_t bytes[8];
+	ssize_t n;
+
+	hm_number_encode(number, size, client_is_big_endian(client), bytes);
+	n = hm_client_write(client, who, addr, bytes, size);
+	return n < 0 ? (int)n : (size_t)n < size ? -EIO : 0;
+}
+
 ssize_t hm_client_read_str(struct hm_client *client, struct hm_who who, uint64_t addr, char *buf,
 			   size_t size)
 {
-	uint32_t chunk = hm_client_max_data(client);
+	uint32_t max = hm_client_max_data(client);
 	size_t done = 0;
 
 	while (done < size) {
-		uint32_t want = (uint32_t)MIN(size - done, chunk);
+		/* Most strings are short, and the guest makes room for what it is asked for. */
+		uint32_t want = (uint32_t)MIN(size - done, done ? max : HYPERMEM_CHUNK_SIZE);
 		struct hm_call call;
 		const char *nul;
 		int rc;

@@ -106,6 +106,15 @@ ssize_t hm_client_write(struct hm_client *client, struct hm_who who, uint64_t ad
 			const void *buf, size_t size);
 
 /*
+ * A number of `size` bytes (4 or 8) in the guest's byte order.
+ * -EIO: not all of it is mapped; of a write, the bytes before that are written.
+ */
+int hm_client_read_number(struct hm_client *client, struct hm_who who, uint64_t addr, size_t size,
+			  uint64_t *ret);
+int hm_client_write_number(struct hm_client *client, struct hm_who who, uint64_t addr,
+			   size_t size, uint64_t number);
+
+/*
  * A C string of at most size - 1 bytes; buf is NUL-terminated.  Returns its length.
  * -EIO: it meets unmapped memory before its end.  -E2BIG: it is longer.
  */

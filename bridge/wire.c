@@ -386,6 +386,26 @@ void hm_proof_encode(uint64_t challenge, uint64_t addr, uint8_t buf[sizeof(struc
 	memcpy(buf, &raw, sizeof(raw));
 }
 
+static size_t number_byte(size_t i, size_t size, bool big_endian)
+{
+	return big_endian ? size - 1 - i : i;
+}
+
+uint64_t hm_number_decode(const uint8_t *data, size_t size, bool big_endian)
+{
+	uint64_t number = 0;
+
+	for (size_t i = 0; i < size; i++)
+		number |= (uint64_t)data[number_byte(i, size, big_endian)] << 8 * i;
+	return number;
+}
+
+void hm_number_encode(uint64_t number, size_t size, bool big_endian, uint8_t *buf)
+{
+	for (size_t i = 0; i < size; i++)
+		buf[number_byte(i, size, big_endian)] = (uint8_t)(number >> 8 * i);
+}
+
 int hm_errno_decode(uint64_t wire)
 {
 	if (wire >= 1 && wire <= 34)

@@ -142,6 +142,10 @@ int hm_hold_decode(const uint8_t *data, size_t size, uint32_t page_size, struct 
 uint64_t hm_word_decode(const uint8_t data[8]);
 void hm_proof_encode(uint64_t challenge, uint64_t addr, uint8_t buf[sizeof(struct hypermem_proof)]);
 
+/* A number of `size` bytes (at most 8) as it is in the guest's memory. */
+uint64_t hm_number_decode(const uint8_t *data, size_t size, bool big_endian);
+void hm_number_encode(uint64_t number, size_t size, bool big_endian, uint8_t *buf);
+
 /* errno of the wire (generic numbering) to -errno of this host; nonsense is -EPROTO. */
 int hm_errno_decode(uint64_t wire);
 

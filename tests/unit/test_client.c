@@ -273,6 +273,64 @@ static void script(struct world *world, const struct part *list)
 	guest_script(world->guest, in_parts);
 }
 
+static bool is_big_endian(struct guest *guest, const struct hm_header *request,
+			  const uint8_t *data)
+{
+	struct hypermem_hello_reply reply;
+	struct hypermem_hello hello;
+
+	if (request->op != HYPER_OP_HELLO)
+		return false;
+	memcpy(&hello, data, sizeof(hello));
+	guest_hello_fill(guest, &reply);
+	reply.flags = GUINT32_TO_LE(HYPER_HELLO_BIG_ENDIAN);
+	guest_reply(guest, request, HYPER_RESP_READ_OK, GUINT64_FROM_LE(hello.nonce), &reply,
+		    sizeof(reply));
+	return true;
+}
+
+static void a_number_is_read_and_written_as_the_guest_has_it(void **state)
+{
+	struct world *world = *state;
+	uint64_t number, expected = 0;
+
+	for (int i = 7; i >= 0; i--)
+		expected = expected << 8 | guest_byte(0x1000 + i);
+	assert_int_equal(hm_client_read_number(world->client, who, 0x1000, 8, &number), 0);
+	assert_true(number == expected);
+	assert_int_equal(hm_client_write_number(world->client, who, 0x1000, 4, 0x11223344), 0);
+	assert_int_equal(world->guest->written->len, 4);
+	assert_memory_equal(world->guest->written->data, "\x44\x33\x22\x11", 4);
+
+	hm_client_close(world->client);
+	guest_script(world->guest, is_big_endian);
+	world->client = client_of(world->guest, false);
+	assert_int_equal(hm_client_read_number(world->client, who, 0x1000, 8, &number), 0);
+	assert_true(number == GUINT64_SWAP_LE_BE(expected));
+	assert_int_equal(hm_client_write_number(world->client, who, 0x1000, 4, 0x11223344), 0);
+	assert_memory_equal(world->guest->written->data + 4, "\x11\x22\x33\x44", 4);
+}
+
+static void a_number_that_is_not_all_there_is_none(void **state)
+{
+	static const struct part list[] = {
+		{ HYPER_RESP_READ_PARTIAL, EFAULT, "abc", 3 },
+		{ HYPER_RESP_READ_OK, ECHO, NULL, 0 },
+		{ HYPER_RESP_READ_FAIL, EFAULT, NULL, 0 },
+		{ HYPER_RESP_WRITE_PARTIAL, EFAULT, NULL, 3 },
+		{ HYPER_RESP_WRITE_FAIL, EFAULT, NULL, 0 },
+	};
+	struct world *world = *state;
+	uint64_t number = 7;
+
+	script(world, list);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(hm_client_read_number(world->client, who, 1, 4, &number), -EIO);
+	assert_true(number == 7);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(hm_client_write_number(world->client, who, 1, 4, 1), -EIO);
+}
+
 static void a_string_ends_at_its_nul(void **state)
 {
 	static const struct part list[] = {
@@ -614,6 +672,8 @@ int main(void)
 		TEST(a_write_arrives_in_order),
 		TEST(a_write_stops_at_the_first_byte_that_fails),
 		TEST(a_read_only_client_does_not_write),
+		TEST(a_number_is_read_and_written_as_the_guest_has_it),
+		TEST(a_number_that_is_not_all_there_is_none),
 		TEST(a_string_ends_at_its_nul),
 		TEST(a_string_without_end_says_why),
 		TEST(arguments_go_on_to_their_end),

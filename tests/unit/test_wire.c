@@ -525,6 +525,30 @@ static void a_trace_line_says_it_all(void **state)
 	assert_true(g_str_has_prefix(unknown, "< op 0xdead tag 5"));
 }
 
+static void a_number_is_in_the_guests_byte_order(void **state)
+{
+	static const uint8_t bytes[8] = { 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88 };
+	static const struct {
+		size_t size;
+		bool big_endian;
+		uint64_t number;
+	} rows[] = {
+		{ 4, false, 0x84838281 },
+		{ 4, true, 0x81828384 },
+		{ 8, false, 0x8887868584838281 },
+		{ 8, true, 0x8182838485868788 },
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		uint8_t back[8] = { 0 };
+
+		assert_true(hm_number_decode(bytes, rows[i].size, rows[i].big_endian) ==
+			    rows[i].number);
+		hm_number_encode(rows[i].number, rows[i].size, rows[i].big_endian, back);
+		assert_memory_equal(back, bytes, rows[i].size);
+	}
+}
+
 static void every_operation_has_a_name(void **state)
 {
 	static const uint32_t ops[] = {
@@ -564,6 +588,7 @@ int main(void)
 		cmocka_unit_test(a_translation_is_decoded),
 		cmocka_unit_test(an_errno_of_the_wire_is_one_of_the_host_or_eproto),
 		cmocka_unit_test(a_trace_line_says_it_all),
+		cmocka_unit_test(a_number_is_in_the_guests_byte_order),
 		cmocka_unit_test(every_operation_has_a_name),
 	};
 
