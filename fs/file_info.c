@@ -39,23 +39,15 @@ static char *info_text(struct hmfs *fs)
 			       window ? "window" : "inline", ram);
 }
 
-/* Made anew by who reads from the start, and kept for what follows: it may change meanwhile. */
+static int info_make(struct hmfs_file *file, GByteArray *text)
+{
+	g_autofree char *lines = info_text(file->fs);
+
+	g_byte_array_append(text, (const guint8 *)lines, (guint)strlen(lines));
+	return 0;
+}
+
 ssize_t hmfs_info_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
 {
-	g_autofree char *text = info_text(file->fs);
-
-	if (offset < 0)
-		return -EINVAL;
-	g_mutex_lock(&file->lock);
-	if (!file->text)
-		file->text = g_byte_array_new();
-	if (offset == 0 || file->text->len == 0) {
-		g_byte_array_set_size(file->text, 0);
-		g_byte_array_append(file->text, (const guint8 *)text, (guint)strlen(text));
-	}
-	size = (uint64_t)offset < file->text->len ? MIN(size, file->text->len - (size_t)offset) : 0;
-	if (size)
-		memcpy(buf, file->text->data + offset, size);
-	g_mutex_unlock(&file->lock);
-	return (ssize_t)size;
+	return hmfs_text_read_made(file, buf, size, offset, info_make);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * file_text: comm, maps, status ... of a process: texts that the guest's own /proc
- * makes.
+ * makes.  And, at the end, small ones that are made here.
  *
  * The guest hands out whole records and a cursor, not bytes at an offset, so that a
  * text that changes meanwhile has no torn lines.  An open file keeps the part at hand
@@ -80,6 +80,50 @@ ssize_t hmfs_text_read(struct hmfs_file *file, void *buf, size_t size, off_t off
 
 	g_mutex_lock(&file->lock);
 	n = text_read(file, buf, size, offset);
+	g_mutex_unlock(&file->lock);
+	return n;
+}
+
+/* With the lock held. */
+static ssize_t text_copy(const struct hmfs_file *file, void *buf, size_t size, off_t offset)
+{
+	if (offset < 0 || (uint64_t)offset >= file->text->len)
+		return 0;
+	size = MIN(size, file->text->len - (size_t)offset);
+	memcpy(buf, file->text->data + offset, size);
+	return (ssize_t)size;
+}
+
+static bool text_is_wanted(struct hmfs_file *file, off_t offset)
+{
+	bool wanted;
+
+	g_mutex_lock(&file->lock);
+	wanted = offset == 0 || !file->text;
+	g_mutex_unlock(&file->lock);
+	return wanted;
+}
+
+ssize_t hmfs_text_read_made(struct hmfs_file *file, void *buf, size_t size, off_t offset,
+			    int (*make)(struct hmfs_file *file, GByteArray *text))
+{
+	g_autoptr(GByteArray) text = NULL;
+	ssize_t n;
+
+	if (text_is_wanted(file, offset)) {
+		text = g_byte_array_new();
+		n = make(file, text);
+		if (n < 0)
+			return n;
+	}
+	g_mutex_lock(&file->lock);
+	if (text) {
+		GByteArray *old = file->text;
+
+		file->text = g_steal_pointer(&text);
+		text = old;
+	}
+	n = text_copy(file, buf, size, offset);
 	g_mutex_unlock(&file->lock);
 	return n;
 }

@@ -167,7 +167,7 @@ static off_t ops_lseek(const char *path, off_t offset, int whence, struct fuse_f
 	return file->node.row->seek ? file->node.row->seek(file, offset, whence) : -EINVAL;
 }
 
-/* Memory has no length to cut: shells and dd truncate what they write to, to no harm. */
+/* Memory, and what is in it, has no length to cut: shells and dd truncate what they write to, to no harm. */
 static int ops_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 {
 	struct hmfs_node node;
@@ -194,7 +194,7 @@ static int ops_mknod(const char *path, mode_t mode, dev_t dev)
 
 static int ops_create(const char *path, mode_t mode, struct fuse_file_info *fi)
 {
-	return -EPERM;
+	return hmfs_node_create(path);
 }
 
 static int ops_mkdir(const char *path, mode_t mode)

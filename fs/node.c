@@ -19,7 +19,38 @@ static const struct hmfs_row fd_rows[] = {
 	{},
 };
 
+static const struct hmfs_row int_rows[] = {
+	{ .number = HMFS_ADDR, .mode = S_IFREG | 0600, .read = hmfs_number_read,
+	  .write = hmfs_number_write, .arg = HMFS_INT },
+	{},
+};
+
+static const struct hmfs_row uint_rows[] = {
+	{ .number = HMFS_ADDR, .mode = S_IFREG | 0600, .read = hmfs_number_read,
+	  .write = hmfs_number_write, .arg = HMFS_UINT },
+	{},
+};
+
+static const struct hmfs_row long_rows[] = {
+	{ .number = HMFS_ADDR, .mode = S_IFREG | 0600, .read = hmfs_number_read,
+	  .write = hmfs_number_write, .arg = HMFS_LONG },
+	{},
+};
+
+static const struct hmfs_row ptr_rows[] = {
+	{ .number = HMFS_ADDR, .mode = S_IFREG | 0600, .read = hmfs_number_read,
+	  .write = hmfs_number_write, .arg = HMFS_PTR },
+	{},
+};
+
+static const struct hmfs_row str_rows[] = {
+	{ .number = HMFS_ADDR, .mode = S_IFREG | 0600, .read = hmfs_str_read,
+	  .write = hmfs_str_write },
+	{},
+};
+
 static const struct hmfs_row process_rows[] = {
+	{ .name = "bits", .mode = S_IFREG | 0444, .read = hmfs_bits_read },
 	{ .name = "cmdline", .mode = S_IFREG | 0444, .read = hmfs_args_read, .arg = HMFS_CMDLINE },
 	{ .name = "comm", .mode = S_IFREG | 0444, .read = hmfs_text_read },
 	{ .name = "cwd", .mode = S_IFLNK | 0777, .readlink = hmfs_link_readlink,
@@ -28,15 +59,20 @@ static const struct hmfs_row process_rows[] = {
 	{ .name = "exe", .mode = S_IFLNK | 0777, .readlink = hmfs_link_readlink,
 	  .arg = HYPER_LINK_EXE },
 	{ .name = "fd", .mode = S_IFDIR | 0500, .rows = fd_rows, .list = hmfs_fd_list },
+	{ .name = "int", .mode = S_IFDIR | 0500, .rows = int_rows },
 	{ .name = "limits", .mode = S_IFREG | 0444, .read = hmfs_text_read },
+	{ .name = "long", .mode = S_IFDIR | 0500, .rows = long_rows },
 	{ .name = "maps", .mode = S_IFREG | 0444, .read = hmfs_text_read },
 	{ .name = "mem", .mode = S_IFREG | 0600, .read = hmfs_mem_read, .write = hmfs_mem_write,
 	  .seek = hmfs_mem_seek },
+	{ .name = "ptr", .mode = S_IFDIR | 0500, .rows = ptr_rows },
 	{ .name = "root", .mode = S_IFLNK | 0777, .readlink = hmfs_link_readlink,
 	  .arg = HYPER_LINK_ROOT },
 	{ .name = "stat", .mode = S_IFREG | 0444, .read = hmfs_text_read },
 	{ .name = "statm", .mode = S_IFREG | 0444, .read = hmfs_text_read },
 	{ .name = "status", .mode = S_IFREG | 0444, .read = hmfs_text_read },
+	{ .name = "str", .mode = S_IFDIR | 0500, .rows = str_rows },
+	{ .name = "uint", .mode = S_IFDIR | 0500, .rows = uint_rows },
 	{},
 };
 
@@ -103,6 +139,8 @@ static bool node_step(struct hmfs_node *node, const char *name, size_t size)
 			found = parse_number(name, size, &node->pid) && node->pid != 0;
 		else if (row->number == HMFS_FD)
 			found = parse_number(name, size, &node->fd);
+		else if (row->number == HMFS_ADDR)
+			found = hmfs_number_parse(name, size, &node->addr) == 0;
 		else
 			found = strlen(row->name) == size && memcmp(row->name, name, size) == 0;
 		if (found) {
@@ -129,6 +167,18 @@ int hmfs_node_lookup(const char *path, struct hmfs_node *ret)
 	}
 	*ret = node;
 	return 0;
+}
+
+/* Names of numbers are accepted: who is asked to make one has got something else. */
+int hmfs_node_create(const char *path)
+{
+	g_autofree char *dir = g_path_get_dirname(path);
+	struct hmfs_node node;
+
+	if (hmfs_node_lookup(dir, &node) == 0 && node.row->rows &&
+	    node.row->rows->number == HMFS_ADDR)
+		return -EINVAL;
+	return -EPERM;
 }
 
 /* Asked by name, a process that has gone is a name that does not exist. */
@@ -260,6 +310,9 @@ static int row_check_open(const struct hmfs_row *row, int flags)
 		return row->rows ? 0 : -ENOTDIR;
 	if (!row->read)
 		return row->rows ? -EISDIR : -EACCES;
+	/* To what is one value nothing can be added. */
+	if (row->number == HMFS_ADDR && (flags & O_APPEND))
+		return -EINVAL;
 	return (flags & O_ACCMODE) != O_RDONLY && !row->write ? -EACCES : 0;
 }
 

@@ -42,11 +42,12 @@ struct hmfs_name {
 /* Takes one name of a directory; non-zero: stop. */
 typedef int (*hmfs_fill_fn)(void *arg, const char *name, const struct stat *st);
 
-/* What stands in a path for a name: nothing, or a decimal number that goes ... */
+/* What stands in a path for a name: nothing, or a number that goes ... */
 enum hmfs_number {
 	HMFS_NAME,
 	HMFS_PID,		/* ... into node->pid */
 	HMFS_FD,		/* ... into node->fd */
+	HMFS_ADDR,		/* ... into node->addr; in hexadecimal, too */
 };
 
 struct hmfs_row {
@@ -58,7 +59,7 @@ struct hmfs_row {
 
 	/* Does the number exist, and what is it like?  NULL: as the process it belongs to. */
 	int (*stat)(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
-	/* The numbers of a directory. */
+	/* The numbers of a directory; NULL: they are accepted, not listed. */
 	int (*list)(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);
 
 	/* From offset; fewer bytes than size, or 0: the end. */
@@ -74,6 +75,7 @@ struct hmfs_node {
 	const struct hmfs_row *row;
 	uint32_t pid;
 	uint32_t fd;
+	uint64_t addr;
 };
 
 /* An open file or directory.  It means the process that was there when it was opened. */
@@ -115,6 +117,9 @@ int hmfs_file_list(struct hmfs_file *file);
 /* So new that the attributes may be given to the kernel, to keep. */
 bool hmfs_file_is_fresh(const struct hmfs_file *file);
 
+/* Why a name that is not there cannot be made. */
+int hmfs_node_create(const char *path);
+
 /* The process that a node belongs to. */
 int hmfs_node_who(struct hmfs *fs, const struct hmfs_node *node, struct hm_who *ret);
 
@@ -138,5 +143,22 @@ off_t hmfs_mem_seek(struct hmfs_file *file, off_t offset, int whence);
 
 /* file_text.c: comm, maps and the other texts of /proc/PID, by the row's name */
 ssize_t hmfs_text_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+
+/*
+ * A small text that `make` makes; anew for who reads from the start, and kept for what
+ * follows: it may change meanwhile.
+ */
+ssize_t hmfs_text_read_made(struct hmfs_file *file, void *buf, size_t size, off_t offset,
+			    int (*make)(struct hmfs_file *file, GByteArray *text));
+
+/* file_typed.c: int, uint, long, ptr; str; bits */
+enum hmfs_number_type { HMFS_INT, HMFS_UINT, HMFS_LONG, HMFS_PTR };
+ssize_t hmfs_number_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+ssize_t hmfs_number_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
+ssize_t hmfs_str_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+ssize_t hmfs_str_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
+ssize_t hmfs_bits_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+/* Decimal, or hexadecimal after 0x; no sign.  -EINVAL: it is no number; -ERANGE: above 2^64. */
+int hmfs_number_parse(const char *text, size_t size, uint64_t *ret);
 
 #endif

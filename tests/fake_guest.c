@@ -407,6 +407,12 @@ static int mem_open(const struct request *request, int flags, int *ret)
 	return 0;
 }
 
+/* Behind the last address there is nothing, too. */
+static int mem_errno(int error)
+{
+	return error == EOVERFLOW ? -EIO : -error;
+}
+
 static int op_read(struct request *request, struct frame *reply)
 {
 	uint32_t limit = request->frame.size;
@@ -422,7 +428,7 @@ static int op_read(struct request *request, struct frame *reply)
 	for (uint32_t done = 0; done < limit; done += n) {
 		n = read(fd, reply->data->data + done, limit - done);
 		if (n <= 0) {
-			rc = n < 0 ? -errno : 0;	/* 0: it has just exited */
+			rc = n < 0 ? mem_errno(errno) : 0;	/* 0: it has just exited */
 			g_byte_array_set_size(reply->data, done);
 			break;
 		}
@@ -445,7 +451,7 @@ static int op_write(struct request *request, struct frame *reply)
 	for (reply->size = 0; reply->size < data->len; reply->size += n) {
 		n = write(fd, data->data + reply->size, data->len - reply->size);
 		if (n <= 0) {
-			rc = n < 0 ? -errno : -ESRCH;
+			rc = n < 0 ? mem_errno(errno) : -ESRCH;
 			break;
 		}
 	}

@@ -24,6 +24,8 @@ def session_world(pytestconfig: pytest.Config) -> Iterator[World]:
     daemon = _path(pytestconfig, "hypermemfs", "fs/hypermemfs")
     tools = {"victim": _path(pytestconfig, "victim", "tests/victim"),
              "mapper": pytestconfig.getoption("builddir") / "tests/mapper"}
+    tools |= {path.name: path for path in
+              pytestconfig.getoption("builddir").glob("tests/mapper32")}
     world: World
     if pytestconfig.getoption("backend") == "vm":
         world = VmWorld(daemon, _path(pytestconfig, "module", ""), tools)

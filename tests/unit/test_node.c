@@ -19,6 +19,7 @@ static void a_path_names_a_row_and_its_numbers(void **state)
 		const char *path, *name;	/* NULL: the row of a number */
 		uint32_t pid, fd;
 		mode_t type;
+		uint64_t addr;
 	} rows[] = {
 		{ "/", "/", 0, 0, S_IFDIR },
 		{ "", "/", 0, 0, S_IFDIR },
@@ -37,6 +38,13 @@ static void a_path_names_a_row_and_its_numbers(void **state)
 		{ "/pid/42/fd/0", NULL, 42, 0, S_IFLNK },
 		{ "/pid/42/fd/10", NULL, 42, 10, S_IFLNK },
 		{ "/pid/42/fd/2147483647", NULL, 42, INT32_MAX, S_IFLNK },
+		{ "/pid/42/int", "int", 42, 0, S_IFDIR },
+		{ "/pid/42/int/0", NULL, 42, 0, S_IFREG, 0 },
+		{ "/pid/42/int/10", NULL, 42, 0, S_IFREG, 10 },
+		{ "/pid/42/uint/0x10", NULL, 42, 0, S_IFREG, 0x10 },
+		{ "/pid/42/long/0X00ff", NULL, 42, 0, S_IFREG, 0xff },
+		{ "/pid/42/ptr/0xffffffffFFFFFFFF", NULL, 42, 0, S_IFREG, UINT64_MAX },
+		{ "/pid/42/str/18446744073709551615", NULL, 42, 0, S_IFREG, UINT64_MAX },
 	};
 
 	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
@@ -45,7 +53,7 @@ static void a_path_names_a_row_and_its_numbers(void **state)
 		if (hmfs_node_lookup(rows[i].path, &node) != 0)
 			fail_msg("%s: not found", rows[i].path);
 		if (g_strcmp0(node.row->name, rows[i].name) != 0 || node.pid != rows[i].pid ||
-		    node.fd != rows[i].fd || (node.row->mode & S_IFMT) != rows[i].type)
+		    node.fd != rows[i].fd || node.addr != rows[i].addr || (node.row->mode & S_IFMT) != rows[i].type)
 			fail_msg("%s: %s, %u, %u", rows[i].path, node.row->name, node.pid,
 				 node.fd);
 	}
@@ -89,6 +97,18 @@ static void what_is_not_in_the_tree_is_enoent(void **state)
 		{ "/pid/42/fd/-1", -ENOENT },
 		{ "/pid/42/fd/2147483648", -ENOENT },
 		{ "/pid/42/fd/mem", -ENOENT },
+		{ "/pid/42/fd/0x1", -ENOENT },
+		/* Those of addresses are as in C, but none is octal. */
+		{ "/pid/42/int/010", -ENOENT },
+		{ "/pid/42/int/-1", -ENOENT },
+		{ "/pid/42/int/0x", -ENOENT },
+		{ "/pid/42/int/0x0x1", -ENOENT },
+		{ "/pid/42/int/ff", -ENOENT },
+		{ "/pid/42/int/18446744073709551616", -ENOENT },
+		{ "/pid/42/int/0x10000000000000000", -ENOENT },
+		{ "/pid/42/int/36893488147419103232", -ENOENT },	/* 2^65 */
+		{ "/pid/42/str/..", -ENOENT },
+		{ "/pid/42/int/0/0", -ENOTDIR },
 		/* Below what is no directory. */
 		{ "/info/x", -ENOTDIR },
 		{ "/pid/42/mem/x", -ENOTDIR },
@@ -107,6 +127,15 @@ static void what_is_not_in_the_tree_is_enoent(void **state)
 		assert_int_equal(node.pid, 7);
 		assert_null(node.row);
 	}
+}
+
+static void a_name_that_cannot_be_made_says_why(void **state)
+{
+	assert_int_equal(hmfs_node_create("/pid/42/int/x"), -EINVAL);
+	assert_int_equal(hmfs_node_create("/pid/42/str/0x10000000000000000"), -EINVAL);
+	assert_int_equal(hmfs_node_create("/pid/42/x"), -EPERM);
+	assert_int_equal(hmfs_node_create("/pid/42/fd/x"), -EPERM);
+	assert_int_equal(hmfs_node_create("/x"), -EPERM);
 }
 
 /* Every file of the tree says how it is read, and every directory what is in it. */
@@ -138,6 +167,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_path_names_a_row_and_its_numbers),
 		cmocka_unit_test(what_is_not_in_the_tree_is_enoent),
+		cmocka_unit_test(a_name_that_cannot_be_made_says_why),
 		cmocka_unit_test(every_row_can_do_what_its_mode_says),
 	};
 

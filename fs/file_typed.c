@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+/*
+ * file_typed: pid/N/int/ADDR and its like: what is in memory at an address, as text;
+ * and pid/N/bits, which says how wide a pointer is there.
+ *
+ * Reading from the start asks the guest, once.  What is written must come in one piece:
+ * nothing is kept to be put together with what may follow.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "fs/node.h"
+
+/* A string is not longer, without its NUL. */
+#define STR_MAX		(1024 * 1024)
+/* Any kernel hands over so much in one piece: it cuts at 32 pages or more. */
+#define STR_WRITE_MAX	(64 * 1024)
+
+static const struct number_type {
+	size_t size;		/* bytes; 0: as a pointer of the process */
+	bool is_signed;
+	bool hex;
+} number_types[] = {
+	[HMFS_INT] = { .size = 4, .is_signed = true },
+	[HMFS_UINT] = { .size = 4 },
+	[HMFS_LONG] = { .size = 8, .is_signed = true },
+	[HMFS_PTR] = { .hex = true },
+};
+
+int hmfs_number_parse(const char *text, size_t size, uint64_t *ret)
+{
+	bool hex = size > 2 && text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	unsigned int base = hex ? 16 : 10;
+	bool overflow = false;
+	uint64_t number = 0;
+
+	/* A leading zero would be octal to some. */
+	if (size == 0 || (!hex && text[0] == '0' && size > 1))
+		return -EINVAL;
+	for (size_t i = hex ? 2 : 0; i < size; i++) {
+		int digit = g_ascii_xdigit_value(text[i]);
+
+		if (digit < 0 || (unsigned int)digit >= base)
+			return -EINVAL;
+		overflow |= number > (UINT64_MAX - (unsigned int)digit) / base;
+		number = number * base + (unsigned int)digit;
+	}
+	if (overflow)
+		return -ERANGE;
+	*ret = number;
+	return 0;
+}
+
+/* The number as it is in memory: its lower `size` bytes. */
+static int number_parse(const struct number_type *type, size_t size, const char *text, size_t n,
+			uint64_t *ret)
+{
+	bool negative = n > 0 && text[0] == '-';
+	uint64_t max = size == 8 ? UINT64_MAX : UINT32_MAX, number;
+	int rc = hmfs_number_parse(text + negative, n - negative, &number);
+
+	if (type->is_signed)
+		max = max / 2 + negative;
+	else if (negative)
+		max = 0;
+	if (rc == 0 && number > max)
+		rc = -ERANGE;
+	if (rc == 0)
+		*ret = negative ? -number : number;
+	return rc;
+}
+
+static void number_print(const struct number_type *type, size_t size, uint64_t number,
+			 GByteArray *text)
+{
+	char line[32];
+
+	if (type->is_signed)
+		g_snprintf(line, sizeof(line), "%" PRId64 "\n",
+			   size == 4 ? (int32_t)number : (int64_t)number);
+	else
+		g_snprintf(line, sizeof(line), type->hex ? "0x%" PRIx64 "\n" : "%" PRIu64 "\n",
+			   number);
+	g_byte_array_append(text, (const guint8 *)line, (guint)strlen(line));
+}
+
+static size_t pointer_size(const struct hm_proc *proc)
+{
+	return proc->flags & HYPER_PROC_32BIT ? 4 : 8;
+}
+
+/* Only exec changes a pointer's size, which is therefore an attribute: at most a second old. */
+static int number_size(const struct hmfs_file *file, size_t *ret)
+{
+	struct hm_proc proc;
+	int rc;
+
+	*ret = number_types[file->node.row->arg].size;
+	if (*ret)
+		return 0;
+	/* If it is another process by now, what comes next fails. */
+	rc = hmfs_procs_get(file->fs->procs, file->who.pid, &proc, NULL);
+	if (rc == 0)
+		*ret = pointer_size(&proc);
+	return rc;
+}
+
+static int number_make(struct hmfs_file *file, GByteArray *text)
+{
+	uint64_t number;
+	size_t size;
+	int rc;
+
+	rc = number_size(file, &size);
+	if (rc == 0)
+		rc = hm_client_read_number(file->fs->client, file->who, file->node.addr, size,
+					   &number);
+	if (rc == 0)
+		number_print(&number_types[file->node.row->arg], size, number, text);
+	return rc;
+}
+
+ssize_t hmfs_number_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
+{
+	return hmfs_text_read_made(file, buf, size, offset, number_make);
+}
+
+/* Without the newline that echo puts behind it. */
+static size_t line_size(const char *text, size_t size)
+{
+	return size && text[size - 1] == '\n' ? size - 1 : size;
+}
+
+ssize_t hmfs_number_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset)
+{
+	const struct number_type *type = &number_types[file->node.row->arg];
+	size_t number_bytes;
+	uint64_t number;
+	int rc;
+
+	if (offset != 0)
+		return -EINVAL;
+	rc = number_size(file, &number_bytes);
+	if (rc == 0)
+		rc = number_parse(type, number_bytes, buf, line_size(buf, size), &number);
+	if (rc == 0)
+		rc = hm_client_write_number(file->fs->client, file->who, file->node.addr,
+					    number_bytes, number);
+	return rc < 0 ? rc : (ssize_t)size;
+}
+
+static int str_make(struct hmfs_file *file, GByteArray *text)
+{
+	ssize_t n;
+
+	g_byte_array_set_size(text, STR_MAX + 1);
+	n = hm_client_read_str(file->fs->client, file->who, file->node.addr, (char *)text->data,
+			       text->len);
+	if (n < 0)
+		return n == -E2BIG ? -EFBIG : (int)n;
+	text->data[n] = '\n';	/* in the place of its NUL */
+	g_byte_array_set_size(text, (guint)n + 1);
+	return 0;
+}
+
+ssize_t hmfs_str_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
+{
+	return hmfs_text_read_made(file, buf, size, offset, str_make);
+}
+
+ssize_t hmfs_str_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset)
+{
+	size_t n = line_size(buf, size);
+	g_autofree char *str = NULL;
+	ssize_t done;
+
+	if (offset != 0)
+		return -EINVAL;
+	/* It may be the beginning of something longer. */
+	if (n > STR_WRITE_MAX)
+		return -EFBIG;
+	str = g_malloc0(n + 1);
+	memcpy(str, buf, n);
+	done = hm_client_write(file->fs->client, file->who, file->node.addr, str, n + 1);
+	if (done < 0)
+		return done;
+	return (size_t)done == n + 1 ? (ssize_t)size : -EIO;
+}
+
+static int bits_make(struct hmfs_file *file, GByteArray *text)
+{
+	struct hm_proc proc;
+	char line[16];
+	uint64_t epoch;
+	int rc;
+
+	rc = hm_client_read_proc(file->fs->client, file->who.pid, &proc, &epoch);
+	if (rc < 0)
+		return rc;
+	if (epoch != file->who.epoch)
+		return -ESTALE;
+	if (proc.stamp != file->who.stamp)
+		return -ESRCH;
+	g_snprintf(line, sizeof(line), "%zu\n", 8 * pointer_size(&proc));
+	g_byte_array_append(text, (const guint8 *)line, (guint)strlen(line));
+	return 0;
+}
+
+ssize_t hmfs_bits_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
+{
+	return hmfs_text_read_made(file, buf, size, offset, bits_make);
+}
