@@ -9,7 +9,7 @@
  * QEMU (discard_throttle_data() in hw/char/virtio-serial-bus.c) never gives back the
  * buffer that it was sending when the host left without reading: each such host
  * costs a buffer of the queue.  Only a reset of the device gets them back, so after a
- * few the driver is bound anew.
+ * few the driver is bound anew; as it is when our port comes or goes.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -85,8 +85,9 @@ static void hypermem_virtio_host_changed(struct hypermem_virtio *hv)
 	virtqueue_kick(hv->rx);
 	hypermem_link_reset(&hv->link);
 	if (hypermem_virtio_is_worn(hv)) {
-		WRITE_ONCE(hv->worn, true);
-		hypermem_virtio_renew();
+		pr_info("%s: resetting the device: hosts have left without reading\n",
+			hv->link.name);
+		hypermem_virtio_renew(hv);
 	} else if (hv->host_connected) {
 		hypermem_link_invite(&hv->link);
 	} else {
@@ -143,8 +144,12 @@ static void hypermem_virtio_rx_event(struct virtqueue *vq)
 	struct hypermem_virtio *hv = vq->vdev->priv;
 	struct virtqueue *rx = smp_load_acquire(&hv->rx);
 
-	if (rx && !READ_ONCE(hv->stopping) && (vq == rx || vq == control_in(hv)))
+	if (READ_ONCE(hv->stopping))
+		return;
+	if (rx && (vq == rx || vq == control_in(hv)))
 		queue_work(system_highpri_wq, &hv->work);
+	else if (smp_load_acquire(&hv->waiting))
+		hypermem_virtio_renew(hv);
 }
 
 static void hypermem_virtio_tx_event(struct virtqueue *vq)
@@ -271,15 +276,37 @@ static void hypermem_virtio_destroy(struct hypermem_virtio *hv)
 	kfree(hv);
 }
 
+/* Take our port into use. */
+static int hypermem_virtio_serve(struct hypermem_virtio *hv)
+{
+	unsigned int queue = hv->port ? 2 * (hv->port + 1) : 0;
+	struct virtqueue *rx = hv->vqs[queue];
+	int rc;
+
+	hv->tx = hv->vqs[queue + 1];
+	virtqueue_disable_cb(hv->tx);
+	hv->rx_buffers = min(virtqueue_get_vring_size(rx), (unsigned int)RX_BUFFERS);
+	rc = hypermem_virtio_fill(rx, hv->rx_buffers, PAGE_SIZE);
+	if (rc)
+		return rc;
+	rc = hypermem_virtio_open_port(hv);
+	if (rc)
+		return rc;
+	dev_info(&hv->vdev->dev, "serving port %s\n", hv->name);
+	/* From here on the queues are the worker's; it begins with what came before. */
+	smp_store_release(&hv->rx, rx);
+	queue_work(system_highpri_wq, &hv->work);
+	return 0;
+}
+
 static int hypermem_virtio_probe(struct virtio_device *vdev)
 {
 	struct hypermem_virtio *hv;
-	struct virtqueue *rx;
-	unsigned int queue;
 	u32 max_ports;
 	int rc;
 
-	if (!virtio_has_feature(vdev, VIRTIO_CONSOLE_F_MULTIPORT))
+	if (hypermem_virtio_is_given(&vdev->dev) ||
+	    !virtio_has_feature(vdev, VIRTIO_CONSOLE_F_MULTIPORT))
 		return -ENODEV;
 	virtio_cread(vdev, struct virtio_console_config, max_nr_ports, &max_ports);
 	if (!max_ports || max_ports > PORTS_MAX)
@@ -304,22 +331,12 @@ static int hypermem_virtio_probe(struct virtio_device *vdev)
 	rc = hypermem_virtio_find_port(hv);
 	if (rc)
 		goto destroy;
-
-	queue = hv->port ? 2 * (hv->port + 1) : 0;
-	hv->tx = hv->vqs[queue + 1];
-	rx = hv->vqs[queue];
-	virtqueue_disable_cb(hv->tx);
-	hv->rx_buffers = min(virtqueue_get_vring_size(rx), (unsigned int)RX_BUFFERS);
-	rc = hypermem_virtio_fill(rx, hv->rx_buffers, PAGE_SIZE);
+	if (hv->port == NO_PORT)
+		hypermem_virtio_wait_for_port(hv);
+	else
+		rc = hypermem_virtio_serve(hv);
 	if (rc)
 		goto destroy;
-	rc = hypermem_virtio_open_port(hv);
-	if (rc)
-		goto destroy;
-	dev_info(&vdev->dev, "serving port %s\n", hv->name);
-	/* From here on the queues are the worker's; it begins with what came before. */
-	smp_store_release(&hv->rx, rx);
-	queue_work(system_highpri_wq, &hv->work);
 	return 0;
 
 destroy:

@@ -36,7 +36,8 @@ struct hypermem_virtio {
 	struct virtqueue *rx, *tx;	/* our port's; NULL before it is found */
 
 	u32 port;
-	u32 ports;			/* that the controller has */
+	u32 ports;			/* that the controller has ... */
+	u32 ours;			/* ... and of these, org.hypermem.* */
 	char name[NAME_MAX_SIZE];
 
 	struct work_struct work;	/* the link's receiver; control events too */
@@ -47,7 +48,8 @@ struct hypermem_virtio {
 	unsigned int rx_unkicked;	/* offered since the last kick */
 
 	bool stopping;
-	bool worn;			/* to be bound anew: it has lost too many buffers */
+	bool waiting;			/* the controller has no port yet */
+	bool renew;			/* to be bound anew */
 	unsigned int tx_events;		/* counts; tx has given buffers back */
 	wait_queue_head_t tx_wait;
 	/* All three under link.send_lock. */
@@ -74,14 +76,23 @@ int hypermem_virtio_fill(struct virtqueue *vq, unsigned int n, size_t size);
 
 extern struct virtio_driver hypermem_virtio_driver;
 
-/* Ask for the ports: which one is ours, and is it alone?  0, -ENODEV or -errno. */
+/*
+ * Ask for the ports: which one is ours, and is it alone?  0: it is, or there is none yet
+ * (port is NO_PORT); -ENODEV: the controller is not for us; or -errno.
+ */
 int hypermem_virtio_find_port(struct hypermem_virtio *hv);
+/* There is none: bind the controller anew when one comes. */
+void hypermem_virtio_wait_for_port(struct hypermem_virtio *hv);
 /* Take our port into use: from now on the host may connect. */
 int hypermem_virtio_open_port(struct hypermem_virtio *hv);
 /* From the receiver's context: what the control queue says. */
 void hypermem_virtio_drain_control(struct hypermem_virtio *hv);
 
-/* Bind the worn controllers anew, soon; from any context. */
-void hypermem_virtio_renew(void);
+/* Bind the controller anew, soon; from any context. */
+void hypermem_virtio_renew(struct hypermem_virtio *hv);
+/* A controller that is left to another driver just now. */
+bool hypermem_virtio_is_given(const struct device *dev);
+/* Say why a controller is left alone: once, although both drivers come by. */
+void hypermem_virtio_refuse(struct device *dev, unsigned int others);
 
 #endif

@@ -2,22 +2,33 @@
 /*
  * link_virtio_bus: which controllers are ours.  See link_virtio.h.
  *
- * A controller that has no org.hypermem.* port, or other ports besides, is left to
- * virtio_console; one that virtio_console has already is taken over if our port is
- * all it has, and given back at the end.
+ * A controller that has other ports than org.hypermem.* is left to virtio_console.  One
+ * that virtio_console has already is taken over if all its ports are ours, and given
+ * back at the end.  One without ports is nobody's loss: it is taken, to see what is
+ * plugged in there, and given back if that is not ours.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/device.h>
 #include <linux/gfp.h>
 #include <linux/kernfs.h>
+#include <linux/mutex.h>
+#include <linux/notifier.h>
 #include <linux/string.h>
 #include <linux/virtio_ids.h>
+#include <linux/workqueue.h>
 
 #include "link_virtio.h"
 
-static void hypermem_virtio_renew_work(struct work_struct *work);
-static DECLARE_WORK(hypermem_virtio_renewal, hypermem_virtio_renew_work);
+/* virtio_console looks for its ports after it was bound, and by work of its own. */
+#define LOOK_DELAY	HZ
+
+static void hypermem_virtio_settle_work(struct work_struct *work);
+static DECLARE_WORK(hypermem_virtio_renewal, hypermem_virtio_settle_work);
+static DECLARE_DELAYED_WORK(hypermem_virtio_look, hypermem_virtio_settle_work);
+static DEFINE_MUTEX(hypermem_virtio_settling);	/* one at a time; protects given */
+static struct device *hypermem_virtio_given;	/* to whoever else wants it */
+static struct device *hypermem_virtio_refused;	/* the last one; only to compare with */
 static bool hypermem_virtio_leaving;	/* the driver is about to be unregistered */
 
 /* The ports of a controller that virtio_console has. */
@@ -64,93 +75,178 @@ static bool hypermem_virtio_is_console(struct device *dev)
 	return dev_to_virtio(dev)->id.device == VIRTIO_ID_CONSOLE;
 }
 
-/* Make virtio_console let go of a controller if our port is all it has. */
-static int hypermem_virtio_release(struct device *dev, void *taken)
+void hypermem_virtio_refuse(struct device *dev, unsigned int others)
+{
+	if (xchg(&hypermem_virtio_refused, dev) == dev)
+		return;
+	dev_warn(dev, "an %s* port shares its controller with %u other port%s, leaving all to virtio_console: give it a controller of its own (-device virtio-serial-pci,id=hm -device virtserialport,bus=hm.0,...)\n",
+		 HYPERMEM_PORT_PREFIX, others, others == 1 ? "" : "s");
+}
+
+/* Has virtio_console a controller that has no ports but ours?  Under the device's lock. */
+static bool hypermem_virtio_is_to_take(struct device *dev)
 {
 	struct hypermem_virtio_ports ports = {};
 
-	if (!hypermem_virtio_is_console(dev) || !dev->driver ||
-	    dev->driver == &hypermem_virtio_driver.driver)
-		return 0;
+	if (!dev->driver || dev->driver == &hypermem_virtio_driver.driver)
+		return false;
 	device_for_each_child(dev, &ports, hypermem_virtio_count_port);
-	if (!ports.ours)
-		return 0;
-	if (ports.all > 1) {
-		dev_warn(dev, "an %s* port shares its controller with %u others, leaving it to %s: give it one of its own (-device virtio-serial-pci,id=hm -device virtserialport,bus=hm.0,...)\n",
-			 HYPERMEM_PORT_PREFIX, ports.all - 1, dev->driver->name);
-		return 0;
+	if (ports.all > ports.ours) {
+		if (ports.ours)
+			hypermem_virtio_refuse(dev, ports.all - ports.ours);
+		return false;
 	}
-	dev_info(dev, "taking over from %s\n", dev->driver->name);
-	device_release_driver(dev);
-	++*(unsigned int *)taken;
+	if (ports.ours)
+		dev_info(dev, "taking over from %s\n", dev->driver->name);
+	return true;
+}
+
+static int hypermem_virtio_take(struct device *dev, void *arg)
+{
+	bool take;
+
+	if (!hypermem_virtio_is_console(dev))
+		return 0;
+	device_lock(dev);
+	take = hypermem_virtio_is_to_take(dev);
+	device_unlock(dev);
+	if (take)
+		device_release_driver(dev);
 	return 0;
 }
 
 static int hypermem_virtio_renew_device(struct device *dev, void *arg)
 {
 	struct hypermem_virtio *hv;
-	bool worn;
+	bool renew;
 
 	device_lock(dev);
 	hv = dev->driver == &hypermem_virtio_driver.driver ? dev_to_virtio(dev)->priv : NULL;
-	worn = hv && READ_ONCE(hv->worn);
+	renew = hv && READ_ONCE(hv->renew);
 	device_unlock(dev);
-	if (!worn)
-		return 0;
-	dev_info(dev, "resetting the device: hosts have left without reading\n");
-	device_release_driver(dev);
+	if (renew)
+		device_release_driver(dev);
 	return 0;
-}
-
-static void hypermem_virtio_renew_work(struct work_struct *work)
-{
-	int rc;
-
-	if (READ_ONCE(hypermem_virtio_leaving))
-		return;
-	bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, NULL,
-			 hypermem_virtio_renew_device);
-	rc = driver_attach(&hypermem_virtio_driver.driver);
-	if (rc)
-		pr_err("binding anew failed: %d\n", rc);
-}
-
-void hypermem_virtio_renew(void)
-{
-	schedule_work(&hypermem_virtio_renewal);
 }
 
 /* Let another driver have the controllers that nobody drives now. */
 static int hypermem_virtio_give(struct device *dev, void *arg)
 {
-	if (hypermem_virtio_is_console(dev) && !dev->driver && device_attach(dev) < 0)
+	if (!hypermem_virtio_is_console(dev) || dev->driver)
+		return 0;
+	WRITE_ONCE(hypermem_virtio_given, dev);
+	if (device_attach(dev) < 0)
 		dev_warn(dev, "no other driver takes it\n");
+	WRITE_ONCE(hypermem_virtio_given, NULL);
 	return 0;
+}
+
+bool hypermem_virtio_is_given(const struct device *dev)
+{
+	return READ_ONCE(hypermem_virtio_given) == dev;
+}
+
+/* Each controller to whom it belongs, as its ports are now. */
+static int hypermem_virtio_settle(void)
+{
+	struct bus_type *bus = hypermem_virtio_driver.driver.bus;
+	int rc;
+
+	mutex_lock(&hypermem_virtio_settling);
+	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_renew_device);
+	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_take);
+	rc = driver_attach(&hypermem_virtio_driver.driver);
+	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_give);
+	mutex_unlock(&hypermem_virtio_settling);
+	return rc;
+}
+
+static void hypermem_virtio_settle_work(struct work_struct *work)
+{
+	int rc;
+
+	if (READ_ONCE(hypermem_virtio_leaving))
+		return;
+	rc = hypermem_virtio_settle();
+	if (rc)
+		pr_err("binding anew failed: %d\n", rc);
+}
+
+void hypermem_virtio_renew(struct hypermem_virtio *hv)
+{
+	WRITE_ONCE(hv->renew, true);
+	schedule_work(&hypermem_virtio_renewal);
+}
+
+/* Controllers are plugged in and out; who is bound first has them at first. */
+static int hypermem_virtio_bus_event(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct device *dev = data;
+
+	if (event == BUS_NOTIFY_DEL_DEVICE)
+		cmpxchg(&hypermem_virtio_refused, dev, NULL);
+	else if (event == BUS_NOTIFY_BOUND_DRIVER && hypermem_virtio_is_console(dev) &&
+		 dev->driver != &hypermem_virtio_driver.driver)
+		schedule_delayed_work(&hypermem_virtio_look, LOOK_DELAY);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block hypermem_virtio_notifier = {
+	.notifier_call = hypermem_virtio_bus_event,
+};
+
+static int hypermem_virtio_is_served(struct device *dev, void *arg)
+{
+	struct hypermem_virtio *hv;
+	bool served;
+
+	device_lock(dev);
+	hv = dev->driver == &hypermem_virtio_driver.driver ? dev_to_virtio(dev)->priv : NULL;
+	served = hv && hv->port != NO_PORT;
+	device_unlock(dev);
+	return served;
 }
 
 int hypermem_virtio_register(void)
 {
 	int rc = register_virtio_driver(&hypermem_virtio_driver);
-	unsigned int taken = 0;
 
 	if (rc)
 		return rc;
-	bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, &taken,
-			 hypermem_virtio_release);
-	if (!taken)
-		return 0;
-	rc = driver_attach(&hypermem_virtio_driver.driver);
+	rc = bus_register_notifier(hypermem_virtio_driver.driver.bus, &hypermem_virtio_notifier);
 	if (rc)
+		goto unregister;
+	rc = hypermem_virtio_settle();
+	if (rc) {
 		hypermem_virtio_unregister();
+		return rc;
+	}
+	if (!hypermem_virtio_refused &&
+	    !bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, NULL,
+			      hypermem_virtio_is_served))
+		pr_info("there is no virtio-serial port named %s* yet\n", HYPERMEM_PORT_PREFIX);
+	return 0;
+
+unregister:
+	unregister_virtio_driver(&hypermem_virtio_driver);
 	return rc;
+}
+
+static void hypermem_virtio_cancel(void)
+{
+	cancel_work_sync(&hypermem_virtio_renewal);
+	cancel_delayed_work_sync(&hypermem_virtio_look);
 }
 
 void hypermem_virtio_unregister(void)
 {
+	struct bus_type *bus = hypermem_virtio_driver.driver.bus;
+
 	/* No device is bound to a driver that goes; once it has gone nobody renews. */
 	WRITE_ONCE(hypermem_virtio_leaving, true);
-	cancel_work_sync(&hypermem_virtio_renewal);
+	bus_unregister_notifier(bus, &hypermem_virtio_notifier);
+	hypermem_virtio_cancel();
 	unregister_virtio_driver(&hypermem_virtio_driver);
-	cancel_work_sync(&hypermem_virtio_renewal);
-	bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, NULL, hypermem_virtio_give);
+	hypermem_virtio_cancel();
+	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_give);
 }

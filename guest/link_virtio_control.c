@@ -61,6 +61,7 @@ static void hypermem_virtio_adopt(struct hypermem_virtio *hv, u32 port, const ch
 	if (size < strlen(HYPERMEM_PORT_PREFIX) || queue + 1 >= hv->n_vqs ||
 	    memcmp(name, HYPERMEM_PORT_PREFIX, strlen(HYPERMEM_PORT_PREFIX)))
 		return;
+	hv->ours++;
 	if (hv->port != NO_PORT)
 		return;
 	memcpy(hv->name, name, min_t(size_t, size, sizeof(hv->name) - 1));
@@ -96,10 +97,11 @@ static void hypermem_virtio_event(struct hypermem_virtio *hv,
 	case VIRTIO_CONSOLE_PORT_REMOVE:
 		if (port != hv->port)
 			break;
-		pr_warn("%s: port %s was removed; plug it again and reload the module\n",
+		pr_warn("%s: port %s was removed; it is served again when it is plugged in again\n",
 			hv->link.name, hv->name);
 		hv->host_connected = false;
 		hv->host_changed = true;
+		hypermem_virtio_renew(hv);
 		break;
 	}
 }
@@ -134,15 +136,25 @@ int hypermem_virtio_find_port(struct hypermem_virtio *hv)
 		return rc;
 	/* Each PORT_ADD is answered with PORT_READY, which brings the port's name. */
 	hypermem_virtio_drain_control(hv);
-	if (hv->port == NO_PORT)
+	if (hv->ports && !hv->ours)
 		return -ENODEV;
-	if (hv->ports > 1) {
-		dev_warn(&hv->vdev->dev,
-			 "port %s shares its controller with %u others, leaving it alone: give it one of its own (-device virtio-serial-pci,id=hm -device virtserialport,bus=hm.0,...)\n",
-			 hv->name, hv->ports - 1);
+	if (hv->ports > hv->ours) {
+		hypermem_virtio_refuse(&hv->vdev->dev, hv->ports - hv->ours);
 		return -ENODEV;
 	}
+	if (hv->ours > 1)
+		dev_warn(&hv->vdev->dev,
+			 "the controller has more ports named %s*, only %s is served: give each a controller of its own\n",
+			 HYPERMEM_PORT_PREFIX, hv->name);
 	return 0;
+}
+
+void hypermem_virtio_wait_for_port(struct hypermem_virtio *hv)
+{
+	/* Whatever comes now is about a port. */
+	smp_store_release(&hv->waiting, true);
+	if (!virtqueue_enable_cb(control_in(hv)))
+		hypermem_virtio_renew(hv);
 }
 
 int hypermem_virtio_open_port(struct hypermem_virtio *hv)

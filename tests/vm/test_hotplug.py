@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""Ports and controllers are plugged in and out: the link is there when its port is, by itself."""
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Kit, booted, load
+from lab import Guest, LabError
+from link import Link
+from seen import mem_errno, opened, path, pattern
+from test_module import check_mounted, console_ports, driver, served
+from world import Mount, errno_of, wait_for
+
+pytestmark = pytest.mark.vm("is about the module")
+
+NO_LINK = {"OK", "ENOTCONN", "ETIMEDOUT"}
+SIZE = 1 << 20
+
+
+@pytest.fixture(scope="module", params=["first", "last"])
+def machine(kit: Kit, request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """virtio_console is there before the module or after it."""
+    with booted(kit, smp=2, console=request.param, hm_port="virtserialport,id=hmport") as guest:
+        yield guest
+
+
+def plug_port(guest: Guest, bus: str = "hmbus", id_: str = "hmport", chardev: str = "hm",
+              name: str = "org.hypermem.0") -> None:
+    def plugged() -> bool:
+        try:
+            guest.qmp("device_add", driver="virtserialport", bus=f"{bus}.0", id=id_,
+                      chardev=chardev, name=name)
+        except LabError as error:
+            # QEMU finishes what was unplugged a moment after it has gone.
+            if "is in use" not in str(error):
+                raise
+            return False
+        return True
+    wait_for(plugged)
+
+
+def unplug(guest: Guest, id_: str) -> None:
+    """And wait until the guest has let go of it."""
+    guest.qmp("device_del", id=id_)
+
+    def gone() -> bool:
+        try:
+            guest.qmp("qom-get", path=f"/machine/peripheral/{id_}", property="type")
+        except LabError:
+            return True
+        return False
+    wait_for(gone)
+
+
+def unplug_port(guest: Guest) -> Callable[[], None]:
+    """What plugs it in again."""
+    unplug(guest, "hmport")
+    return lambda: plug_port(guest)
+
+
+def unplug_controller(guest: Guest) -> Callable[[], None]:
+    unplug(guest, "hmbus")
+
+    def again() -> None:
+        guest.qmp("device_add", driver="virtio-serial-pci", id="hmbus")
+        plug_port(guest)
+    return again
+
+
+def unplug_controller_and_plug_in_slowly(guest: Guest) -> Callable[[], None]:
+    unplug(guest, "hmbus")
+
+    def again() -> None:
+        guest.qmp("device_add", driver="virtio-serial-pci", id="hmbus")
+        time.sleep(2)  # it is there without a port for as long as somebody needs to type
+        plug_port(guest)
+    return again
+
+
+UNPLUGS = [unplug_port, unplug_controller, unplug_controller_and_plug_in_slowly]
+NAMES = ["a port", "a controller", "a controller, slowly"]
+
+
+@pytest.mark.parametrize("how", UNPLUGS, ids=NAMES)
+@pytest.mark.daemon_talks
+def test_a_mount_comes_back_when_it_is_plugged_in_again(
+        guest: Guest, daemon: Path, how: Callable[[Guest], Callable[[], None]]) -> None:
+    """Under load; what is under way ends with an error, and with no wrong byte."""
+    pid, victim = guest.victim("area", str(SIZE))
+    region = victim["region"]
+    wrong: list[bytes] = []
+
+    def ask(size: int, options: int) -> None:
+        with opened(path(mount, pid, "mem"), options) as fd:
+            if options == os.O_RDWR:
+                os.pwrite(fd, pattern(region, size), region)
+            elif (data := os.pread(fd, size, region)) != pattern(region, len(data)):
+                wrong.append(data)
+
+    with Mount(daemon, guest.hm_socket, "-o", "timeout=2,ram=off") as mount:
+        check_mounted(guest, mount)
+        with opened(path(mount, pid, "mem")) as old:
+            with load(lambda: ask(8, os.O_RDONLY)) as few, \
+                    load(lambda: ask(SIZE, os.O_RDONLY)) as many, \
+                    load(lambda: ask(SIZE, os.O_RDWR)) as writes:
+                time.sleep(0.3)
+                plug_in = how(guest)
+                time.sleep(0.3)
+                assert mem_errno(mount, pid, region, 8) in NO_LINK - {"OK"}
+                plug_in()
+                wait_for(lambda: mem_errno(mount, pid, region, 8) == "OK")
+                time.sleep(0.3)
+            for error in few + many + writes:
+                assert isinstance(error, OSError), repr(error)
+                assert errno_of(lambda: (_ for _ in ()).throw(error)) in NO_LINK, error
+            assert not wrong
+            # The guest has not booted: what was open is good.
+            assert os.pread(old, 8, region) == pattern(region, 8)
+        check_mounted(guest, mount)
+        mount.check(talks=True)
+    assert driver_of_ours(guest) == "hypermem"
+    assert console_ports(guest) == {"lab.0"}
+
+
+def driver_of_ours(guest: Guest) -> str:
+    """Of the controller that is not the lab's."""
+    out = guest.run("for d in /sys/bus/virtio/devices/*; do ls $d/virtio-ports/*/name >/dev/null "
+                    "2>&1 || readlink $d/driver; done").out.decode()
+    return out.strip().rpartition("/")[2]
+
+
+def test_a_port_that_goes_is_told_of_in_a_line(guest: Guest) -> None:
+    before = len(guest.console())
+    plug_in = unplug_port(guest)
+    guest.wait_console("port org.hypermem.0 was removed; it is served again when it is plugged")
+    plug_in()
+    wait_for(lambda: "serving port org.hypermem.0" in guest.console()[before:])
+    said = [line for line in guest.console()[before:].splitlines() if "hypermem" in line]
+    assert len(said) == 2, said
+    assert served(guest)
+
+
+def test_requests_that_sleep_do_not_keep_a_port_from_going_and_coming(guest: Guest) -> None:
+    guest.run("[ -e /dev/fuse ] || insmod /modules/fuse.ko; mkdir -p /tmp/slow", check=True)
+    server = guest.spawn(["slowfs", "/tmp/slow"])
+    guest.wait_output(server, rb"\n")
+    pid, victim = guest.victim("mapped", "/tmp/slow/slow")
+    try:
+        with Link(guest.hm_socket) as link:
+            link.hello()
+            for n in range(20):
+                link.send(2, pid, victim["region"] + n * 4096, 4096)
+            assert link.proc(1).pid == 1
+        plug_in = unplug_port(guest)
+        plug_in()
+        assert guest.run("echo well").out == b"well\n"
+        guest.kill(server, 10)  # SIGUSR1: the pages are there
+        wait_for(lambda: served(guest))
+    finally:
+        guest.run(f"kill -9 {server} {pid}; umount -l /tmp/slow")
+
+
+@pytest.mark.limit(120)
+def test_a_controller_without_a_port_is_whose_port_comes_first(guest: Guest) -> None:
+    """Another's goes to virtio_console at once, although the module has the controller."""
+    plug_in = unplug_controller(guest)
+    guest.qmp("chardev-add", id="other", backend={"type": "null", "data": {}})
+    guest.qmp("device_add", driver="virtio-serial-pci", id="bus2")
+    time.sleep(1.5)
+    plug_port(guest, "bus2", "other", "other", "org.example.agent.0")
+    try:
+        wait_for(lambda: "org.example.agent.0" in console_ports(guest))
+        time.sleep(1.5)
+        assert "org.example.agent.0" in console_ports(guest)
+        assert driver_of_ours(guest) == ""
+        plug_in()
+        wait_for(lambda: driver_of_ours(guest) == "hypermem")
+        assert served(guest)
+        assert "org.example.agent.0" in console_ports(guest)
+    finally:
+        unplug(guest, "bus2")
+
+
+def test_the_module_may_be_there_before_any_port(boot: Callable[..., Guest],
+                                                 daemon: Path) -> None:
+    guest = boot(load_hypermem=False, hm_port="virtserialport,id=hmport")
+    plug_in = unplug_controller(guest)
+    guest.run("insmod /hypermem.ko", check=True)
+    assert "there is no virtio-serial port named org.hypermem.* yet" in guest.console()
+    plug_in()
+    with Mount(daemon, guest.hm_socket, "-o", "timeout=20") as mount:
+        check_mounted(guest, mount)
+
+
+def test_of_two_ports_of_ours_one_is_served(boot: Callable[..., Guest]) -> None:
+    guest = boot(console="first", qemu_args=[
+        "-chardev", "null,id=other",
+        "-device", "virtserialport,bus=hmbus.0,chardev=other,name=org.hypermem.1"])
+    said = [line for line in guest.console().splitlines() if "more ports named" in line]
+    assert len(said) == 1
+    assert "only org.hypermem.0 is served: give each a controller of its own" in said[0]
+    assert driver(guest) == "hypermem"
+    assert served(guest)
