@@ -269,6 +269,21 @@ def test_virtio_console_gets_the_controller_back(boot, daemon: Path, console: st
         assert link._sock.recv(100) == b"hello from a console\n"
 
 
+def test_it_takes_a_controller_whose_ports_virtio_console_does_not_know_yet(
+        boot, pytestconfig: pytest.Config) -> None:
+    """A booting system loads both in a row: the ports, and then their names, come later."""
+    guest = boot()
+    inarow = pytestconfig.getoption("builddir") / "tests/inarow"
+    guest.write_file("/bin/inarow", inarow.read_bytes(), 0o755)
+    guest.run("echo -1 >/proc/sys/kernel/sched_rt_runtime_us", check=True)
+    for _ in range(3):
+        guest.run("""
+            rmmod hypermem && cd /sys/bus/virtio/drivers/virtio_console && echo virtio0 >unbind &&
+            inarow bind virtio0 /hypermem.ko""", check=True)
+        wait_for(lambda: driver(guest) == "hypermem")
+        assert served(guest)
+
+
 @pytest.mark.parametrize("console", ["first", "last"])
 def test_a_controller_with_another_port_is_left_alone(boot, tmp_path: Path,
                                                       console: str) -> None:
