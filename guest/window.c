@@ -77,6 +77,15 @@ static bool window_add(struct page *page)
 	return true;
 }
 
+/* In high memory, a page has an address here only while it is written to. */
+static void window_show(struct page *page, u64 challenge)
+{
+	void *proof = hypermem_kmap(page);
+
+	hypermem_proof_fill(proof, challenge, page_to_phys(page));
+	hypermem_kunmap(proof);
+}
+
 static void window_try(int node, gfp_t zone)
 {
 	struct page *page = alloc_pages_node(node, GFP_KERNEL | zone | __GFP_THISNODE |
@@ -97,6 +106,7 @@ static void window_init(void)
 	for_each_online_node(node) {
 		window_try(node, 0);
 		window_try(node, GFP_DMA32);
+		window_try(node, __GFP_HIGHMEM);
 	}
 }
 
@@ -117,10 +127,8 @@ int hypermem_window(struct hypermem_request *request)
 	mutex_lock(&window_lock);
 	window_init();
 	for (ram = window_rams; ram < window_rams + window_n_rams; ram++) {
-		phys_addr_t addr = page_to_phys(ram->proof);
-
-		hypermem_proof_fill(page_address(ram->proof), request->header.addr, addr);
-		if (!hypermem_put_ram(request, ram->start, ram->end, addr))
+		window_show(ram->proof, request->header.addr);
+		if (!hypermem_put_ram(request, ram->start, ram->end, page_to_phys(ram->proof)))
 			break;
 	}
 	mutex_unlock(&window_lock);
