@@ -191,6 +191,23 @@ static inline void hypermem_kunmap(void *addr)
 #endif
 }
 
+/*
+ * Where the cache holds a page once for each of its addresses, one that was looked up can be
+ * read here; except on MIPS, where flush_dcache_page() leaves alone what a process has
+ * written to a file that it has mapped.  False: there is nothing of that, copy it as any memory.
+ */
+static inline bool hypermem_copy_aliased(struct page *page, unsigned long addr, void *to,
+					 const void *from, size_t n)
+{
+#ifdef CONFIG_MIPS
+	if (cpu_has_dc_aliases) {
+		copy_from_user_page(NULL, page, addr, to, from, n);
+		return true;
+	}
+#endif
+	return false;
+}
+
 /* "tty: ... tty_kopen_exclusive" renamed tty_kopen() when it added tty_kopen_shared() */
 static inline struct tty_struct *hypermem_tty_kopen(dev_t dev)
 {

@@ -74,7 +74,8 @@ static u32 mem_copy_pages(struct page **pages, long n, unsigned long addr, u8 *b
 		u32 part = min_t(u32, PAGE_SIZE - offset, size - done);
 		void *from = hypermem_kmap(pages[i]);
 
-		mem_copy(buf + done, from + offset, part);
+		if (!hypermem_copy_aliased(pages[i], addr + done, buf + done, from + offset, part))
+			mem_copy(buf + done, from + offset, part);
 		hypermem_kunmap(from);
 		done += part;
 	}
