@@ -21,6 +21,9 @@ KDIR=/usr/src/linux-headers-RELEASE"
 [ "$llvm" ] && exit 0
 config=$kdir/.config
 [ -f "$config" ] || config=$kdir/include/config/auto.conf
+grep -qs '^CONFIG_[A-Z0-9_]*=y' "$config" && ! grep -q '^CONFIG_MODULES=y' "$config" &&
+	no "the kernel in $kdir can load no modules (CONFIG_MODULES); build this folder into it, \
+as Kconfig here says"
 built_by=$(sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ "]*\).*/\1/p' "$config" 2>/dev/null)
 kernel=$(sed -n 's,^# Linux/\([^ ]*\) .*,\1,p' "$config" 2>/dev/null)
 if [ ! "$cc" ]; then

@@ -101,8 +101,14 @@ void hypermem_frame_free(struct hypermem_frame *frame);
 /* Free those that are kept for later. */
 void hypermem_frame_trim(void);
 
+/* The controllers that there are, and that will be. */
+#if IS_ENABLED(CONFIG_VIRTIO)
 int hypermem_virtio_register(void);
 void hypermem_virtio_unregister(void);
+#else
+static inline int hypermem_virtio_register(void) { return 0; }
+static inline void hypermem_virtio_unregister(void) {}
+#endif
 
 /* The serial line that the module parameter names, if it does. */
 #ifdef CONFIG_TTY

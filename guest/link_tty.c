@@ -14,6 +14,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/crc32.h>
+#include <linux/device.h>
 #include <linux/fcntl.h>
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -327,6 +328,9 @@ int hypermem_tty_register(void)
 
 	if (!line_name || !*line_name)
 		return 0;
+#ifndef MODULE
+	wait_for_device_probe();	/* the UART may be waiting for its clock, say */
+#endif
 	ht = kzalloc(sizeof(*ht), GFP_KERNEL);
 	if (!ht)
 		return -ENOMEM;

@@ -24,6 +24,36 @@
 #include "link.h"
 #include "ops.h"
 
+#ifdef MODULE
+static int __init hypermem_links_register(void)
+{
+	int rc = hypermem_tty_register();
+
+	if (rc)
+		return rc;
+	rc = hypermem_virtio_register();
+	if (rc)
+		hypermem_tty_unregister();
+	return rc;
+}
+#else
+static bool hypermem_ready __initdata;
+
+/* Serial lines have no drivers yet. */
+static int __init hypermem_links_register(void)
+{
+	int rc = hypermem_virtio_register();
+
+	hypermem_ready = !rc;
+	return rc;
+}
+
+static int __init hypermem_tty_init(void)
+{
+	return hypermem_ready ? hypermem_tty_register() : -ENODEV;
+}
+#endif
+
 static int __init hypermem_init(void)
 {
 	int rc;
@@ -37,16 +67,11 @@ static int __init hypermem_init(void)
 	rc = hypermem_translate_init();
 	if (rc)
 		goto exit_procfs;
-	rc = hypermem_tty_register();
+	rc = hypermem_links_register();
 	if (rc)
 		goto exit_translate;
-	rc = hypermem_virtio_register();
-	if (rc)
-		goto exit_tty;
 	return 0;
 
-exit_tty:
-	hypermem_tty_unregister();
 exit_translate:
 	hypermem_translate_exit();
 exit_procfs:
@@ -64,9 +89,17 @@ static void __exit hypermem_exit(void)
 	hypermem_procfs_exit();
 }
 
-/* Built in, it comes behind the drivers of what it uses. */
-late_initcall(hypermem_init);
+#ifdef MODULE
+module_init(hypermem_init);
+#else
+/*
+ * Before virtio_console and the drivers of virtio's buses, so that it is asked first whose
+ * a controller is: the ports of one that virtio_console has show up at some later time.
+ */
+fs_initcall(hypermem_init);
+late_initcall_sync(hypermem_tty_init);
+#endif
 module_exit(hypermem_exit);
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Shows this guest's processes to hypermemfs on the host");
-MODULE_VERSION("0.1.0");
+MODULE_VERSION(HYPERMEM_MODULE_VERSION);

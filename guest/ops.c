@@ -167,8 +167,9 @@ static void hypermem_hello_fill(struct hypermem_hello_reply *reply, bool ro, u32
 {
 	u32 flags = ro ? HYPER_HELLO_READONLY : 0;
 
-	if (IS_ENABLED(CONFIG_CPU_BIG_ENDIAN))
-		flags |= HYPER_HELLO_BIG_ENDIAN;
+#ifdef __BIG_ENDIAN
+	flags |= HYPER_HELLO_BIG_ENDIAN;
+#endif
 	memset(reply, 0, sizeof(*reply));
 	reply->version = cpu_to_le32(HYPERMEM_VERSION);
 	reply->flags = cpu_to_le32(flags);
@@ -181,7 +182,7 @@ static void hypermem_hello_fill(struct hypermem_hello_reply *reply, bool ro, u32
 	reply->word_bits = cpu_to_le32(BITS_PER_LONG);
 	strscpy(reply->release, init_utsname()->release, sizeof(reply->release));
 	strscpy(reply->machine, init_utsname()->machine, sizeof(reply->machine));
-	strscpy(reply->module, THIS_MODULE->version ?: "", sizeof(reply->module));
+	strscpy(reply->module, HYPERMEM_MODULE_VERSION, sizeof(reply->module));
 }
 
 void hypermem_hello(struct hypermem_request *request)

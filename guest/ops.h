@@ -15,6 +15,8 @@
 
 #include "uapi/hypermem.h"
 
+#define HYPERMEM_MODULE_VERSION	"0.1.0"
+
 struct hypermem_frame;
 struct hypermem_link;
 struct mm_struct;
