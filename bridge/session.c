@@ -2,7 +2,7 @@
 /*
  * session: one connection after another, and the thread that makes them.  See session.h.
  *
- * Locks, outermost first: send_lock, calls.fill_lock, calls.lock; turn.lock by itself.
+ * Locks, outermost first: send_lock, calls.fill_lock, turn.lock, calls.lock.
  */
 #include "bridge/session.h"
 
@@ -286,7 +286,7 @@ int hm_session_open(struct hm_session *session, const struct hm_client_config *c
 		session->serial = g_new0(struct hm_serial_input, 1);
 	sem_init(&session->send_lock, 0, 1);
 	hm_calls_init(&session->calls, config->interrupted);
-	rc = hm_turn_init(&session->turn, session->wake);
+	rc = hm_turn_init(&session->turn, &session->calls, session->wake);
 	if (!rc)
 		rc = session_open(session, deadline, &guest);
 	if (rc) {

@@ -13,11 +13,15 @@
 
 #define NO_EVENTS 0U
 
-int hm_turn_init(struct hm_turn *turn, int wake)
+int hm_turn_init(struct hm_turn *turn, struct hm_calls *calls, int wake)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.fd = wake };
 
-	*turn = (struct hm_turn){ .epoll = epoll_create1(EPOLL_CLOEXEC), .busy = true };
+	*turn = (struct hm_turn){
+		.epoll = epoll_create1(EPOLL_CLOEXEC),
+		.calls = calls,
+		.busy = true,
+	};
 	g_mutex_init(&turn->lock);
 	g_cond_init(&turn->returned);
 	g_queue_init(&turn->waiting);
@@ -57,12 +61,19 @@ int hm_turn_watch(struct hm_turn *turn, int fd)
 	return 0;
 }
 
-/* To the first one in line, if there is one. */
-static bool turn_give(struct hm_turn *turn)
+static struct hm_call *turn_pop(struct hm_turn *turn)
 {
 	GList *link = g_queue_pop_head_link(&turn->waiting);
 
-	turn->leader = link ? link->data : NULL;
+	return link ? g_steal_pointer(&link->data) : NULL;
+}
+
+/* To the first one in line, if there is one; who has its answer is about to leave. */
+static bool turn_give(struct hm_turn *turn)
+{
+	do {
+		turn->leader = turn_pop(turn);
+	} while (turn->leader && !hm_calls_is_in_flight(turn->calls, turn->leader));
 	if (turn->leader)
 		sem_post(&turn->leader->wake);
 	return turn->leader;
@@ -145,7 +156,7 @@ bool hm_turn_leave(struct hm_turn *turn, struct hm_call *call)
 
 	g_mutex_lock(&turn->lock);
 	mine = turn->leader == call;
-	if (!mine)
+	if (!mine && call->link.data)
 		g_queue_unlink(&turn->waiting, &call->link);
 	g_mutex_unlock(&turn->lock);
 	return mine;

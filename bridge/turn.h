@@ -19,17 +19,20 @@
 struct hm_turn {
 	int epoll;		/* what the session's thread waits with: `wake`, and the connection */
 
-	GMutex lock;		/* protects what follows; no other lock is taken under it */
+	struct hm_calls *calls;
+
+	GMutex lock;		/* protects what follows; calls->lock is taken under it */
 	int fd;			/* the connection */
 	GCond returned;		/* leader is NULL again */
 	struct hm_call *leader;	/* the caller whose turn it is; NULL: the thread's */
 	bool busy;		/* the thread is at work: only it can pass the turn on */
 	int over;		/* why the session is over: from a caller, for the thread */
-	GQueue waiting;		/* callers that wait for an answer, by their call's `link` */
+	GQueue waiting;		/* callers that wait for an answer, by their call's `link` ... */
+				/* ... whose data is NULL when it is not in the queue any more */
 };
 
 /* wake: an eventfd that ends the thread's waits. */
-int hm_turn_init(struct hm_turn *turn, int wake);
+int hm_turn_init(struct hm_turn *turn, struct hm_calls *calls, int wake);
 void hm_turn_deinit(struct hm_turn *turn);
 
 /* In the session's thread, whose turn it is: another connection is to be waited for. */

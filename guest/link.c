@@ -39,6 +39,7 @@ void hypermem_link_deinit(struct hypermem_link *link)
 {
 	hypermem_link_reset(link);
 	destroy_workqueue(link->wq);
+	kvfree(link->spare);
 }
 
 int hypermem_link_rest(struct hypermem_link *link)
@@ -101,7 +102,10 @@ void hypermem_link_reset(struct hypermem_link *link)
 	hypermem_link_end(link);
 	if (link->request)
 		hypermem_request_free(link->request);
+	if (link->last)
+		hypermem_request_free(link->last);
 	link->request = NULL;
+	link->last = NULL;
 	link->header_n = 0;
 	link->skip = 0;
 	link->synced = false;

@@ -55,6 +55,7 @@ struct hypermem_link {
 	u32 max_data;			/* agreed with the host */
 
 	struct workqueue_struct *wq;	/* requests; each may sleep */
+	struct hypermem_request *spare;	/* xchg: for the next one, so that it needs no memory */
 	atomic_t inflight;		/* requests that exist */
 	bool resting;			/* none is taken on now */
 
@@ -66,6 +67,8 @@ struct hypermem_link {
 	struct hypermem_request *request;	/* the one whose data is arriving */
 	u32 data_n;
 	u32 skip;			/* data to drop: of a request that was refused */
+	bool receiver_works;		/* it does requests itself: set by who receives */
+	struct hypermem_request *last;	/* that has come, and that nobody does yet */
 };
 
 int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_max,

@@ -21,6 +21,7 @@
 
 #include "compat.h"
 #include "link_virtio.h"
+#include "ops.h"
 
 #define RX_BUFFERS	16		/* pages that wait for data */
 #define TX_LOST_MAX	16		/* of the queue's 128, before the device is reset */
@@ -124,10 +125,9 @@ static bool hypermem_virtio_receive(struct hypermem_virtio *hv)
 	return buf;
 }
 
-static void hypermem_virtio_work(struct work_struct *work)
+/* Take all that has come; from the end on, an interrupt says that there is more. */
+static void hypermem_virtio_receive_all(struct hypermem_virtio *hv)
 {
-	struct hypermem_virtio *hv = container_of(work, struct hypermem_virtio, work);
-
 	while (!READ_ONCE(hv->stopping)) {
 		virtqueue_disable_cb(hv->rx);
 		virtqueue_disable_cb(control_in(hv));
@@ -139,6 +139,37 @@ static void hypermem_virtio_work(struct work_struct *work)
 	}
 }
 
+/*
+ * A worker that does the request that it has received saves a way through the workqueue.
+ * It may sleep for long then, and its work item cannot run a second time meanwhile: so
+ * that is done only while the other receiver is free to be called.
+ */
+static void hypermem_virtio_work(struct work_struct *work)
+{
+	struct hypermem_virtio_receiver *receiver =
+		container_of(work, struct hypermem_virtio_receiver, work);
+	struct hypermem_virtio *hv = receiver->hv;
+	struct hypermem_virtio_receiver *other = &hv->receivers[receiver == hv->receivers];
+	struct hypermem_request *request;
+
+	mutex_lock(&hv->receive_lock);
+	WRITE_ONCE(hv->receiver, other->works ? &receiver->work : &other->work);
+	hypermem_virtio_receive_all(hv);
+	request = hv->link.last;
+	hv->link.last = NULL;
+	receiver->works = request && !other->works;
+	mutex_unlock(&hv->receive_lock);
+
+	if (receiver->works) {
+		hypermem_request_do(request);
+		mutex_lock(&hv->receive_lock);
+		receiver->works = false;
+		mutex_unlock(&hv->receive_lock);
+	} else if (request) {
+		hypermem_request_queue(request);
+	}
+}
+
 static void hypermem_virtio_rx_event(struct virtqueue *vq)
 {
 	struct hypermem_virtio *hv = vq->vdev->priv;
@@ -147,7 +178,7 @@ static void hypermem_virtio_rx_event(struct virtqueue *vq)
 	if (READ_ONCE(hv->stopping))
 		return;
 	if (rx && (vq == rx || vq == control_in(hv)))
-		queue_work(system_highpri_wq, &hv->work);
+		queue_work(hv->wq, READ_ONCE(hv->receiver));
 	else if (smp_load_acquire(&hv->waiting))
 		hypermem_virtio_renew(hv);
 }
@@ -262,14 +293,17 @@ static void hypermem_virtio_free_vqs(struct hypermem_virtio *hv)
 /* Stop the device, then what works for it, then free what they used. */
 static void hypermem_virtio_destroy(struct hypermem_virtio *hv)
 {
+	unsigned int i;
+
 	WRITE_ONCE(hv->stopping, true);
 	wake_up(&hv->tx_wait);
 	virtio_reset_device(hv->vdev);
-	cancel_work_sync(&hv->work);
+	for (i = 0; i < ARRAY_SIZE(hv->receivers); i++)
+		cancel_work_sync(&hv->receivers[i].work);
 	hypermem_link_deinit(&hv->link);
 	hypermem_virtio_free_vqs(hv);
 	/* Not every transport waits for its interrupts when it is reset; now there are none. */
-	cancel_work_sync(&hv->work);
+	destroy_workqueue(hv->wq);
 	hypermem_frame_trim();
 	hv->vdev->priv = NULL;
 	kfree(hv->vqs);
@@ -295,8 +329,20 @@ static int hypermem_virtio_serve(struct hypermem_virtio *hv)
 	dev_info(&hv->vdev->dev, "serving port %s\n", hv->name);
 	/* From here on the queues are the worker's; it begins with what came before. */
 	smp_store_release(&hv->rx, rx);
-	queue_work(system_highpri_wq, &hv->work);
+	queue_work(hv->wq, hv->receiver);
 	return 0;
+}
+
+static void hypermem_virtio_init_receivers(struct hypermem_virtio *hv)
+{
+	unsigned int i;
+
+	mutex_init(&hv->receive_lock);
+	for (i = 0; i < ARRAY_SIZE(hv->receivers); i++) {
+		hv->receivers[i].hv = hv;
+		INIT_WORK(&hv->receivers[i].work, hypermem_virtio_work);
+	}
+	hv->receiver = &hv->receivers[0].work;
 }
 
 static int hypermem_virtio_probe(struct virtio_device *vdev)
@@ -317,13 +363,19 @@ static int hypermem_virtio_probe(struct virtio_device *vdev)
 	hv->vdev = vdev;
 	hv->port = NO_PORT;
 	hv->n_vqs = 2 * (max_ports + 1);
-	INIT_WORK(&hv->work, hypermem_virtio_work);
+	hypermem_virtio_init_receivers(hv);
 	init_waitqueue_head(&hv->tx_wait);
 	vdev->priv = hv;
+	rc = -ENOMEM;
+	hv->wq = alloc_workqueue("hypermem-rx", WQ_HIGHPRI | HYPERMEM_WQ_PERCPU,
+				 ARRAY_SIZE(hv->receivers));
+	if (!hv->wq)
+		goto free_hv;
 	rc = hypermem_link_init(&hv->link, dev_name(&vdev->dev),
 				HYPERMEM_LINK_DATA_MAX, &hypermem_virtio_ops);
 	if (rc)
-		goto free_hv;
+		goto destroy_wq;
+	hv->link.receiver_works = true;
 	rc = hypermem_virtio_find_vqs(hv);
 	if (rc)
 		goto deinit_link;
@@ -345,6 +397,8 @@ destroy:
 deinit_link:
 	kfree(hv->vqs);
 	hypermem_link_deinit(&hv->link);
+destroy_wq:
+	destroy_workqueue(hv->wq);
 free_hv:
 	vdev->priv = NULL;
 	kfree(hv);

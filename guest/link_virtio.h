@@ -14,6 +14,7 @@
 #define HYPERMEM_LINK_VIRTIO_H
 
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/scatterlist.h>
 #include <linux/types.h>
 #include <linux/virtio.h>
@@ -40,7 +41,19 @@ struct hypermem_virtio {
 	u32 ours;			/* ... and of these, org.hypermem.* */
 	char name[NAME_MAX_SIZE];
 
-	struct work_struct work;	/* the link's receiver; control events too */
+	/*
+	 * The link's receiver; control events too.  When it has taken all that has come, it
+	 * does the last request itself, and meanwhile the other one receives.
+	 */
+	struct hypermem_virtio_receiver {
+		struct work_struct work;
+		struct hypermem_virtio *hv;
+		bool works;		/* on a request; under receive_lock */
+	} receivers[2];
+	struct mutex receive_lock;	/* one at a time receives */
+	struct work_struct *receiver;	/* who is called when something comes */
+	struct workqueue_struct *wq;	/* they run in */
+
 	bool host_connected;
 	bool host_changed;		/* the last events said so; not acted on yet */
 

@@ -47,6 +47,7 @@ struct hypermem_request {
 	u64 out_addr;			/* the reply's addr: the handler's, or the request's */
 	struct hypermem_frame *frame;	/* that `out` is in */
 
+	u32 data_room;			/* bytes that `data` has room for, without the NUL */
 	u8 data[];			/* of the request: header.size bytes, and a NUL */
 };
 
@@ -90,8 +91,14 @@ void hypermem_hello(struct hypermem_request *request);
 struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
 					      const struct hypermem_header *header);
 void hypermem_request_free(struct hypermem_request *request);
-/* Do it, here (HELLO) or in the link's workqueue. */
+/*
+ * From the receiver's context: it has come whole.  HELLO is done at once; another one goes
+ * to the link's workqueue, or, if the receiver works itself, becomes link->last.
+ */
 void hypermem_request_submit(struct hypermem_request *request);
+/* Do it in the link's workqueue, or here; either frees it. */
+void hypermem_request_queue(struct hypermem_request *request);
+void hypermem_request_do(struct hypermem_request *request);
 
 /* A frame without data, ready to send; NULL: no memory. */
 struct hypermem_frame *hypermem_frame_status(const struct hypermem_header *request, u32 resp,

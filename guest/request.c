@@ -15,17 +15,25 @@
 #include "link.h"
 #include "ops.h"
 
+/* Data that any request has room for: one of them is kept for the next. */
+#define SPARE_DATA	128
+
 struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
 					      const struct hypermem_header *header)
 {
-	struct hypermem_request *request;
+	struct hypermem_request *request = NULL;
 	size_t size = header->op & HYPER_DATA ? header->size : 0;
 
-	request = kvmalloc(struct_size(request, data, size + 1), GFP_KERNEL);
+	if (size <= SPARE_DATA)
+		request = xchg(&link->spare, NULL);
+	if (!request)
+		request = kvmalloc(struct_size(request, data, max_t(size_t, size, SPARE_DATA) + 1),
+				   GFP_KERNEL);
 	if (!request)
 		return NULL;
 	memset(request, 0, sizeof(*request));
 	request->data[size] = 0;
+	request->data_room = max_t(size_t, size, SPARE_DATA);
 	request->link = link;
 	request->session = link->session;
 	request->readonly = link->readonly;
@@ -38,11 +46,15 @@ struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
 
 void hypermem_request_free(struct hypermem_request *request)
 {
+	struct hypermem_link *link = request->link;
+
 	if (request->task)
 		put_task_struct(request->task);
 	hypermem_frame_free(request->frame);
-	atomic_dec(&request->link->inflight);
-	kvfree(request);
+	if (request->data_room != SPARE_DATA || cmpxchg(&link->spare, NULL, request))
+		kvfree(request);
+	/* The last access to the link: who waits for the last request may free it. */
+	atomic_dec(&link->inflight);
 }
 
 /* Everything that a handler may rely on. */
@@ -97,9 +109,8 @@ static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *re
 	return frame;
 }
 
-static void hypermem_request_work(struct work_struct *work)
+void hypermem_request_do(struct hypermem_request *request)
 {
-	struct hypermem_request *request = container_of(work, struct hypermem_request, work);
 	const struct hypermem_op *op = hypermem_op_find(request->header.op);
 	struct hypermem_frame *frame;
 	int rc;
@@ -119,14 +130,31 @@ static void hypermem_request_work(struct work_struct *work)
 	hypermem_request_free(request);
 }
 
+static void hypermem_request_work(struct work_struct *work)
+{
+	hypermem_request_do(container_of(work, struct hypermem_request, work));
+}
+
+void hypermem_request_queue(struct hypermem_request *request)
+{
+	INIT_WORK(&request->work, hypermem_request_work);
+	queue_work(request->link->wq, &request->work);
+}
+
 void hypermem_request_submit(struct hypermem_request *request)
 {
+	struct hypermem_link *link = request->link;
+
+	if (link->last)
+		hypermem_request_queue(link->last);
+	link->last = NULL;
 	if (hypermem_header_is_hello(&request->header)) {
 		hypermem_hello(request);
 		hypermem_request_free(request);
-		return;
+	} else if (link->receiver_works) {
+		link->last = request;
+	} else {
+		hypermem_request_queue(request);
 	}
-	INIT_WORK(&request->work, hypermem_request_work);
-	queue_work(request->link->wq, &request->work);
 }
 

@@ -130,6 +130,15 @@ void hypermem_request_submit(struct hypermem_request *request)
 		echo_answer(request);
 }
 
+/* There is no request that has not been answered. */
+void hypermem_request_do(struct hypermem_request *request)
+{
+}
+
+void hypermem_request_queue(struct hypermem_request *request)
+{
+}
+
 #ifdef CONFIG_MMU_NOTIFIER
 void hypermem_translate_forget(void)
 {
