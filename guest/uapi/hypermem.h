@@ -161,7 +161,34 @@ enum HYPER_OP {
 	 */
 	HYPER_OP_TRANSLATE = 15,
 
-	HYPER_OP_MAX = 16,	/* one more than the greatest index */
+	/*
+	 * System calls to be told of, or to be stopped at: see "Hooks" below.
+	 * addr: the hook's number, the host's choice, not 0; data: struct hypermem_hook and
+	 * what belongs to it.  A hook of that number is replaced, but for its counts.
+	 * WRITE_OK, size: what the data had.  WRITE_FAIL with ENOENT: this kernel has none of
+	 * the calls; EINVAL: the data is no hook.
+	 */
+	HYPER_OP_HOOK_SET = 16 | HYPER_DATA,
+
+	/* addr: the hook's number.  Calls that wait for a reply to it go on. */
+	HYPER_OP_HOOK_REMOVE = 17,
+
+	/*
+	 * Events of hooks.  It is answered when there are any, and so perhaps never.
+	 * size: limit.  READ_OK, data: struct hypermem_event[], each with what belongs to it.
+	 */
+	HYPER_OP_HOOK_WAIT = 18,
+
+	/*
+	 * A call goes on.  addr: the event's id, data: struct hypermem_verdict.
+	 * WRITE_FAIL with ESRCH: it does not wait any more.
+	 */
+	HYPER_OP_HOOK_REPLY = 19 | HYPER_DATA,
+
+	/* addr: the hook's number.  READ_OK, data: struct hypermem_hook_counts. */
+	HYPER_OP_HOOK_COUNTS = 20,
+
+	HYPER_OP_MAX = 21,	/* one more than the greatest index */
 };
 
 enum HYPER_RESP {
@@ -327,6 +354,152 @@ struct hypermem_hold {
 
 #define HYPER_RUN_PAGES_MASK	0xfff
 
+/*
+ * Hooks.  A hook has names of calls, and a filter, a program that says of a call whether
+ * it matches.  It matches when a call is entered, when it returns, or both.  Then an event
+ * is made; and if the hook waits (not HYPER_HOOK_TRACE) the call is held up until a REPLY
+ * has come, or `timeout`, or a fatal signal.  Hooks end with their session, and all calls
+ * that wait for the host then go on as if there were no hooks.
+ *
+ * Behind struct hypermem_hook come `tests` of struct hypermem_test, the program; then
+ * `names_size` bytes, the names of calls, each with its NUL ("*": all), then `text_size` bytes,
+ * which tests of strings refer to.
+ */
+#define HYPER_HOOK_ENTER	0x1
+#define HYPER_HOOK_RETURN	0x2
+#define HYPER_HOOK_TRACE	0x4	/* events are told, no call waits */
+#define HYPER_HOOK_REGS		0x8	/* events have the user's registers */
+#define HYPER_HOOK_ENABLED	0x10	/* otherwise it matches nothing */
+#define HYPER_HOOK_ATTENDED	0x20	/* somebody takes its events: otherwise no call waits */
+
+#define HYPER_HOOKS_MAX		256	/* in a session */
+#define HYPER_TESTS_MAX		128	/* of a hook */
+#define HYPER_HOOK_TEXT_MAX	1024	/* bytes, and as many of names */
+#define HYPER_STRING_MAX	4096	/* of a string that is tested, with its NUL */
+#define HYPER_TIMEOUT_MAX_MS	3600000
+
+struct hypermem_hook {
+	__le32 flags;		/* HYPER_HOOK_* */
+	__le32 timeout_ms;	/* 1 to HYPER_TIMEOUT_MAX_MS */
+	__le16 tests;		/* 0: every call matches */
+	__le16 names_size;
+	__le16 text_size;
+	__le16 reserved;	/* 0 */
+};
+
+/* A program is run from its beginning on a stack of truth values; one must be left. */
+enum HYPER_TEST {
+	HYPER_TEST_NUMBER = 1,	/* push: (field & mask) compared with a, or a to b */
+	HYPER_TEST_STRING = 2,	/* push: the field's string compared with text[a, a + b) */
+	HYPER_TEST_AND = 3,	/* pop two, push one; the same: */
+	HYPER_TEST_OR = 4,
+	HYPER_TEST_NOT = 5,	/* pop one, push one */
+};
+
+enum HYPER_FIELD {
+	HYPER_FIELD_ARG0 = 0,	/* to 5: arguments, as numbers or as addresses of strings */
+	HYPER_FIELD_RETVAL = 6,	/* no test of it holds when a call is entered, nor its NOT */
+	HYPER_FIELD_PID = 7,	/* of the process */
+	HYPER_FIELD_TID = 8,
+	HYPER_FIELD_UID = 9,	/* effective, in the initial user namespace */
+	HYPER_FIELD_NR = 10,	/* of the call, in the caller's ABI */
+	HYPER_FIELD_COMPAT = 11, /* 1: a call of 32 bits to a kernel of 64 */
+	HYPER_FIELD_COMM = 12,	/* a string */
+	HYPER_FIELD_MAX = 13,
+};
+
+enum HYPER_COMPARE {
+	HYPER_EQ = 0,
+	HYPER_NE = 1,
+	HYPER_LT = 2,
+	HYPER_LE = 3,
+	HYPER_GT = 4,
+	HYPER_GE = 5,
+	HYPER_IN = 6,		/* from a to b, both included */
+	HYPER_NOT_IN = 7,
+	HYPER_COMPARE_NUMBERS = 8,
+	/* Strings: EQ, NE, and */
+	HYPER_BEGINS = 8,
+	HYPER_ENDS = 9,
+	HYPER_CONTAINS = 10,
+	HYPER_COMPARE_MAX = 11,
+};
+
+#define HYPER_TEST_SIGNED	0x1	/* numbers are signed ... */
+#define HYPER_TEST_INT		0x2	/* ... and of 32 bits, whatever is above */
+
+/*
+ * A string that cannot be read, and a result that is not there yet, make a test neither
+ * true nor false; so does NOT of it, and what depends on it.  In the end it is not a match.
+ */
+struct hypermem_test {
+	__u8 test;		/* enum HYPER_TEST */
+	__u8 field;		/* enum HYPER_FIELD */
+	__u8 compare;		/* enum HYPER_COMPARE */
+	__u8 flags;		/* HYPER_TEST_SIGNED, _INT */
+	__le32 reserved;	/* 0 */
+	__le64 mask;		/* of a number; all ones: none */
+	__le64 a, b;
+};
+
+#define HYPER_EVENT_RETURN	0x1	/* the call returns; otherwise it is entered */
+#define HYPER_EVENT_COMPAT	0x2
+#define HYPER_EVENT_WAITS	0x4	/* for a REPLY to `id` */
+#define HYPER_EVENT_SKIPPED	0x8	/* it returns without having been made */
+
+#define HYPER_CALL_NAME_SIZE	32
+
+/* Behind it come `n_regs` of struct hypermem_reg. */
+struct hypermem_event {
+	__le64 id;		/* not 0, never the same again in this load of the module */
+	__le32 hook;		/* its number */
+	__le32 flags;		/* HYPER_EVENT_* */
+	__le32 pid;		/* of the process */
+	__le32 tid;
+	__le32 nr;		/* of the call, in the caller's ABI */
+	__le16 stamp;		/* the process's */
+	__le16 n_regs;
+	__le64 time;		/* ns since the guest booted */
+	__le64 args[6];		/* as they are now: what handlers have changed is changed */
+	__le64 retval;		/* signed; 0 when the call is entered */
+	__le64 lost;		/* events of this hook that did not come, since the last that did */
+	char comm[16];		/* of the thread, NUL-padded, as the next */
+	char call[HYPER_CALL_NAME_SIZE]; /* without sys_ */
+};
+
+struct hypermem_reg {
+	char name[8];		/* NUL-padded */
+	__le64 value;
+};
+
+#define HYPER_REGS_MAX		40
+#define HYPER_EVENT_SIZE_MAX	(sizeof(struct hypermem_event) + \
+				 HYPER_REGS_MAX * sizeof(struct hypermem_reg))
+
+#define HYPER_VERDICT_SKIP	0x1	/* entered: do not make the call */
+#define HYPER_VERDICT_RETVAL	0x2	/* its result is `retval`; entered: skip it, too */
+#define HYPER_VERDICT_ARG(k)	(0x100U << (k))	/* entered: argument k is args[k] */
+
+struct hypermem_verdict {
+	__le32 flags;		/* HYPER_VERDICT_*; 0: go on */
+	__le32 reserved;	/* 0 */
+	__le64 retval;
+	__le64 args[6];
+};
+
+struct hypermem_hook_counts {
+	__le64 matched;		/* by the filter, while enabled */
+	__le64 sent;		/* events that the host has got */
+	__le64 replied;		/* calls that went on by a REPLY */
+	__le64 timed_out;	/* calls that went on without, after the timeout */
+	__le64 killed;		/* calls that ended waiting, by a fatal signal */
+	__le64 abandoned;	/* calls that went on because the hook or its host went */
+	__le64 unattended;	/* calls that did not wait, since nobody takes events */
+	__le64 dropped;		/* events for which there was no room, or nobody */
+	__le64 restarted;	/* returns to be called again: no event */
+	__le64 missed;		/* calls of its names that could not be looked at, by whatever hook */
+};
+
 _Static_assert(sizeof(struct mem_region) == 4096, "one page");
 _Static_assert(sizeof(struct hypermem_hello) == 24, "ABI");
 _Static_assert(sizeof(struct hypermem_hello_reply) == 208, "ABI");
@@ -336,5 +509,11 @@ _Static_assert(sizeof(struct hypermem_map) == 48, "ABI");
 _Static_assert(sizeof(struct hypermem_ram) == 24, "ABI");
 _Static_assert(sizeof(struct hypermem_proof) == 16, "ABI");
 _Static_assert(sizeof(struct hypermem_hold) == 40, "ABI");
+_Static_assert(sizeof(struct hypermem_hook) == 16, "ABI");
+_Static_assert(sizeof(struct hypermem_test) == 32, "ABI");
+_Static_assert(sizeof(struct hypermem_event) == 152, "ABI");
+_Static_assert(sizeof(struct hypermem_reg) == 16, "ABI");
+_Static_assert(sizeof(struct hypermem_verdict) == 64, "ABI");
+_Static_assert(sizeof(struct hypermem_hook_counts) == 80, "ABI");
 
 #endif
