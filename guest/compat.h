@@ -16,6 +16,7 @@
 #include <linux/path.h>
 #include <linux/pid.h>
 #include <linux/pid_namespace.h>
+#include <linux/ptrace.h>
 #include <linux/sched.h>
 #include <linux/sched/coredump.h>
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
@@ -171,6 +172,15 @@ static inline long hypermem_get_pages(struct mm_struct *mm, unsigned long addr, 
 #else
 #define HYPERMEM_WQ_PERCPU	WQ_PERCPU
 #endif
+
+/* The function goes on at `to`, which takes the same arguments. */
+static inline void hypermem_redirect(struct pt_regs *regs, void *to)
+{
+#ifdef CONFIG_PPC64
+	regs->gpr[12] = (unsigned long)to;	/* which finds its own data by it */
+#endif
+	instruction_pointer_set(regs, (unsigned long)to);
+}
 
 /* f3ba3c710ac5 "mm/highmem: Provide kmap_local*" */
 static inline void *hypermem_kmap(struct page *page)

@@ -39,6 +39,10 @@ void hypermem_link_deinit(struct hypermem_link *link)
 {
 	hypermem_link_reset(link);
 	destroy_workqueue(link->wq);
+	/* A task that waited for the host may be at work on its own answer to a WAIT. */
+	while (atomic_read(&link->inflight))
+		msleep(1);
+	hypermem_hooks_deinit(link);
 	kvfree(link->spare);
 }
 
@@ -85,6 +89,7 @@ void hypermem_link_begin(struct hypermem_link *link, u32 max_data, bool readonly
 	link->ops->send(link, frame);
 	mutex_unlock(&link->send_lock);
 	hypermem_translate_forget();
+	hypermem_hooks_forget(link);
 }
 
 static void hypermem_link_end(struct hypermem_link *link)
@@ -94,6 +99,7 @@ static void hypermem_link_end(struct hypermem_link *link)
 	link->open = false;
 	mutex_unlock(&link->send_lock);
 	hypermem_translate_forget();
+	hypermem_hooks_forget(link);
 	hypermem_frame_trim();
 }
 

@@ -23,6 +23,7 @@
 #define HYPERMEM_INFLIGHT	64	/* requests at a time that the host may count on */
 #define HYPERMEM_INFLIGHT_MAX	256	/* the same with those that the host gave up on */
 
+struct hook_home;
 struct hypermem_link;
 struct hypermem_request;
 
@@ -55,6 +56,7 @@ struct hypermem_link {
 	u32 max_data;			/* agreed with the host */
 
 	struct workqueue_struct *wq;	/* requests; each may sleep */
+	struct hook_home *hooks;	/* cmpxchg: hook.c's; NULL: there are none */
 	struct hypermem_request *spare;	/* xchg: for the next one, so that it needs no memory */
 	atomic_t inflight;		/* requests that exist */
 	bool resting;			/* none is taken on now */

@@ -13,6 +13,7 @@
  *	procfs.c	what only this kernel's own /proc can say
  *	window.c	where the host finds this guest's RAM
  *	translate.c	where a process's memory is in it
+ *	hook*.c		system calls that the host is told of, or that wait for it
  *
  * uapi/hypermem.h is the protocol.  The host asks, this module answers; it
  * never acts by itself, and does nothing at all while nobody asks.
@@ -67,11 +68,16 @@ static int __init hypermem_init(void)
 	rc = hypermem_translate_init();
 	if (rc)
 		goto exit_procfs;
-	rc = hypermem_links_register();
+	rc = hypermem_hooks_init();
 	if (rc)
 		goto exit_translate;
+	rc = hypermem_links_register();
+	if (rc)
+		goto exit_hooks;
 	return 0;
 
+exit_hooks:
+	hypermem_hooks_exit();
 exit_translate:
 	hypermem_translate_exit();
 exit_procfs:
@@ -83,6 +89,7 @@ static void __exit hypermem_exit(void)
 {
 	hypermem_virtio_unregister();
 	hypermem_tty_unregister();
+	hypermem_hooks_exit();
 	hypermem_frame_trim();
 	hypermem_window_exit();
 	hypermem_translate_exit();

@@ -44,6 +44,13 @@ static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
 	OP(WINDOW), LIMIT, 0, hypermem_window },
 	OP(TRANSLATE), PROCESS, HYPERMEM_TRANSLATE_OUT, hypermem_translate },
 #endif
+#ifdef CONFIG_KPROBES
+	OP(HOOK_SET), WRITES, 0, hypermem_hook_set },
+	OP(HOOK_REMOVE), 0, 0, hypermem_hook_remove },
+	OP(HOOK_WAIT), LIMIT, 0, hypermem_hook_wait },
+	OP(HOOK_REPLY), WRITES, 0, hypermem_hook_reply },
+	OP(HOOK_COUNTS), 0, sizeof(struct hypermem_hook_counts), hypermem_hook_counts },
+#endif
 };
 
 const struct hypermem_op *hypermem_op_find(u32 op)

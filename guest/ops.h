@@ -10,6 +10,7 @@
 #ifndef HYPERMEM_OPS_H
 #define HYPERMEM_OPS_H
 
+#include <linux/list.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
@@ -34,6 +35,7 @@ struct hypermem_header {
 
 struct hypermem_request {
 	struct work_struct work;
+	struct list_head node;		/* of those that wait for an event */
 	struct hypermem_link *link;
 	u32 session;
 	bool readonly;			/* the session's */
@@ -99,6 +101,8 @@ void hypermem_request_submit(struct hypermem_request *request);
 /* Do it in the link's workqueue, or here; either frees it. */
 void hypermem_request_queue(struct hypermem_request *request);
 void hypermem_request_do(struct hypermem_request *request);
+/* For a handler that has returned -EINPROGRESS: say what it would have, later; frees it. */
+void hypermem_request_complete(struct hypermem_request *request, int rc);
 
 /* A frame without data, ready to send; NULL: no memory. */
 struct hypermem_frame *hypermem_frame_status(const struct hypermem_header *request, u32 resp,
@@ -185,6 +189,26 @@ static inline void hypermem_window_exit(void) {}
 static inline int hypermem_translate_init(void) { return 0; }
 static inline void hypermem_translate_exit(void) {}
 static inline void hypermem_translate_forget(void) {}
+#endif
+
+/* hook.c, hook_event.c; without kprobes there are no hooks. */
+#ifdef CONFIG_KPROBES
+int hypermem_hook_set(struct hypermem_request *request);
+int hypermem_hook_remove(struct hypermem_request *request);
+int hypermem_hook_wait(struct hypermem_request *request);
+int hypermem_hook_reply(struct hypermem_request *request);
+int hypermem_hook_counts(struct hypermem_request *request);
+int hypermem_hooks_init(void);
+/* There are no hooks any more. */
+void hypermem_hooks_exit(void);
+/* A session of the link has ended, and its hooks with it. */
+void hypermem_hooks_forget(struct hypermem_link *link);
+void hypermem_hooks_deinit(struct hypermem_link *link);
+#else
+static inline int hypermem_hooks_init(void) { return 0; }
+static inline void hypermem_hooks_exit(void) {}
+static inline void hypermem_hooks_forget(struct hypermem_link *link) {}
+static inline void hypermem_hooks_deinit(struct hypermem_link *link) {}
 #endif
 
 #endif

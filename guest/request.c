@@ -109,25 +109,31 @@ static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *re
 	return frame;
 }
 
-void hypermem_request_do(struct hypermem_request *request)
+void hypermem_request_complete(struct hypermem_request *request, int rc)
 {
 	const struct hypermem_op *op = hypermem_op_find(request->header.op);
-	struct hypermem_frame *frame;
-	int rc;
+	struct hypermem_frame *frame = op ? hypermem_request_reply(request, op, rc) :
+					      hypermem_frame_error(&request->header, rc);
 
-	if (op) {
-		rc = hypermem_request_check(request, op);
-		if (!rc)
-			rc = op->handle(request);
-		frame = hypermem_request_reply(request, op, rc);
-	} else {
-		frame = hypermem_frame_error(&request->header, -EOPNOTSUPP);
-	}
 	if (frame)
 		hypermem_link_reply(request->link, request->session, frame);
 	else
 		pr_warn_ratelimited("%s: no memory for a reply\n", request->link->name);
 	hypermem_request_free(request);
+}
+
+void hypermem_request_do(struct hypermem_request *request)
+{
+	const struct hypermem_op *op = hypermem_op_find(request->header.op);
+	int rc = -EOPNOTSUPP;
+
+	if (op) {
+		rc = hypermem_request_check(request, op);
+		if (!rc)
+			rc = op->handle(request);
+	}
+	if (rc != -EINPROGRESS)
+		hypermem_request_complete(request, rc);
 }
 
 static void hypermem_request_work(struct work_struct *work)

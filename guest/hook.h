@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * hook: system calls that the host is told of, or that wait for it.
+ *
+ *	hook.c		hooks and their operations; what a session has of them
+ *	hook_wire.c	how they look on the wire
+ *	hook_filter.c	the program that says whether a call matches
+ *	hook_probe.c	which kernel functions are calls; probes on them
+ *	hook_frame.c	calls that are being looked at: one per task at most
+ *	hook_call.c	such a call from its entry to its return
+ *	hook_event.c	events on their way to the host
+ *	hook_arch.h	where an architecture has arguments and registers
+ *
+ * A probe's handler cannot sleep.  So it sends the call to hook_call.c, by changing the
+ * instruction pointer: from there on it is ordinary code of that task, which may wait for
+ * the host and then makes the call, or not.  Calls without a probe are untouched.
+ *
+ * Locks, outermost first: hook_mutex (hook.c: which hooks and probes there are), a home's
+ * lock, the frames' lock.
+ */
+#ifndef HYPERMEM_HOOK_H
+#define HYPERMEM_HOOK_H
+
+#include <linux/atomic.h>
+#include <linux/completion.h>
+#include <linux/kprobes.h>
+#include <linux/list.h>
+#include <linux/refcount.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/workqueue.h>
+
+#include "ops.h"
+
+/* The counts of a hook, whatever is set under its number. */
+struct hook_counts {
+	refcount_t refs;
+	atomic64_t matched, sent, replied, timed_out, killed, abandoned, unattended, dropped;
+	atomic64_t restarted, missed;
+	atomic64_t lost;	/* events dropped since the last one that was not */
+};
+
+struct hook_test {
+	u8 test, field, compare, flags;
+	u64 mask, a, b;
+};
+
+/* A link's hooks.  Lives as long as there are hooks of it, or the link. */
+struct hook_home {
+	refcount_t refs;
+	struct hypermem_link *link;
+	struct list_head hooks;		/* by number; under hook_mutex */
+	unsigned int n_hooks;
+
+	spinlock_t lock;		/* protects what follows */
+	struct list_head waits;		/* the host's WAITs that have no answer */
+	unsigned int n_waits;
+	u8 *events;			/* a ring; records as they go over the wire; NULL: closed */
+	u32 first, used;		/* bytes */
+	struct delayed_work flush;	/* events that are not urgent; not while closed */
+};
+
+/* Immutable but for `gone`. */
+struct hook {
+	struct list_head node;		/* home->hooks */
+	refcount_t refs;
+	struct hook_home *home;
+	struct hook_counts *counts;
+	u32 number, flags, timeout_ms;
+	bool gone;			/* removed or replaced */
+	struct hook_probe **probes;	/* under hook_mutex */
+	u32 n_probes, max_probes;
+
+	const char *names;		/* NUL-terminated each */
+	u32 names_size;
+	const char *text;		/* that tests refer to */
+	u32 text_size;
+	u32 n_tests;
+	struct hook_test tests[];	/* names and text behind them */
+};
+
+/* The hooks of one probe, by number. */
+struct hook_set {
+	struct rcu_head rcu;
+	refcount_t refs;
+	u32 n;
+	struct hook *hooks[];
+};
+
+/* A kernel function that is a system call. */
+struct hook_probe {
+	struct list_head node;		/* under hook_mutex */
+	refcount_t refs;
+	struct kprobe kprobe;
+	struct hook_set __rcu *set;	/* NULL: the probe is gone, or about to be */
+	bool exits;			/* the call never returns */
+	const char *call;		/* in symbol, without prefix */
+	char symbol[KSYM_NAME_LEN];
+};
+
+/* A call that is being looked at. */
+struct hook_frame {
+	struct hlist_node node;		/* by task */
+	struct hlist_node waiting;	/* by id */
+	struct task_struct *task;
+	struct hook_probe *probe;
+	bool exits;			/* nobody will release it; has a reference to task */
+
+	u32 nr;
+	bool compat;
+	u8 args_changed;		/* bits */
+	bool skipped;
+	bool killed;			/* a fatal signal came while it waited */
+	u64 args[6];
+	u64 retval;
+
+	u64 id;				/* of the event whose reply it waits for */
+	struct hook *hook;		/* that made it */
+	struct completion done;		/* the reply, or the end of the hook */
+	bool replied;
+	struct hook_verdict {
+		u32 flags;
+		u64 retval, args[6];
+	} verdict;
+};
+
+struct hook_event {
+	u64 id;
+	u32 hook, flags, pid, tid, nr;
+	u16 stamp;
+	u64 time, lost;
+	const struct hook_frame *frame;	/* args and retval */
+	const char *call;
+	char comm[16];
+	bool regs;			/* with the user's registers */
+};
+
+/* hook_wire.c */
+/* -EINVAL: it is none; names and text are checked, tests are not. */
+int hypermem_hook_decode(const struct hypermem_request *request, struct hook **ret);
+int hypermem_verdict_decode(const struct hypermem_request *request, struct hook_verdict *ret);
+void hypermem_put_counts(struct hypermem_request *request, const struct hook_counts *counts);
+/* Into `raw`, of HYPER_EVENT_SIZE_MAX bytes; returns its size. */
+u32 hypermem_event_encode(const struct hook_event *event, void *raw);
+/* The size of the record at `raw`, that is in one piece at least up to its n_regs. */
+u32 hypermem_event_size(const void *raw);
+
+/* hook_filter.c */
+enum hook_match { HOOK_NO, HOOK_YES, HOOK_PERHAPS };
+
+int hook_filter_check(const struct hook *hook);
+/*
+ * May sleep only if `deep`; without it, tests that would have to are PERHAPS.  In the end
+ * PERHAPS, if deep, is no match.
+ */
+enum hook_match hook_filter(const struct hook *hook, const struct hook_frame *frame,
+			    bool returns, bool deep);
+
+/* hook.c */
+/* The link's; NULL: no memory. */
+struct hook_home *hook_home_of(struct hypermem_link *link);
+void hook_get(struct hook *hook);
+void hook_put(struct hook *hook);
+void hook_set_put(struct hook_set *set);
+
+/* hook_probe.c; all but _put under hook_mutex */
+/* Find or make the probes of hook->names; hook gets a reference to each.  -ENOENT: none. */
+int hook_probes_find(struct hook *hook);
+/* `add` comes into the probes' sets, `remove` out of its; either may be NULL. */
+int hook_probes_change(struct hook *add, struct hook *remove);
+/* Take those away that have no hooks. */
+void hook_probes_sweep(void);
+void hook_probe_put(struct hook_probe *probe);
+/* A reference to the probe's hooks, or NULL. */
+struct hook_set *hook_probe_set(struct hook_probe *probe);
+
+/* hook_frame.c */
+int hook_frames_init(void);
+/* Waits until no task is in a frame; those that sleep in their call are woken up. */
+void hook_frames_exit(void);
+/* In the probe's handler: the task is in a frame, so this is the call itself. */
+bool hook_frame_passes(void);
+/* NULL: there is none at hand. */
+struct hook_frame *hook_frame_take(struct hook_probe *probe);
+struct hook_frame *hook_frame_current(void);
+/* More for others, in process context. */
+void hook_frames_refill(void);
+void hook_frame_release(struct hook_frame *frame);
+/* The task is about to end in its call: the frame is released when it has. */
+void hook_frame_exits(struct hook_frame *frame);
+
+/* From now on the frame can be found by its id; -ESRCH: the hook has gone. */
+int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id);
+void hook_frame_wait_end(struct hook_frame *frame);
+/* -ESRCH: nobody waits for it. */
+int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_verdict *verdict);
+/* Whoever waits for this hook goes on. */
+void hook_frames_abandon(const struct hook *hook);
+
+/* hook_call.c */
+/* Where probes send the call: the same arguments, the same result. */
+void *hook_call_entry(void);
+
+/* hook_event.c */
+void hook_events_init(struct hook_home *home);
+/* Take events from now on; may be called again. */
+int hook_events_open(struct hook_home *home);
+/* false: it has no room. */
+bool hook_event_put(struct hook_home *home, const struct hook_event *event);
+/* Answer the host's WAITs, now or soon. */
+void hook_event_send(struct hook_home *home, bool now);
+/* Answer nobody any more, and forget the events. */
+void hook_events_close(struct hook_home *home);
+
+#endif

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * hook_call: a call that a hook may match, from its entry to its return.  See hook.h.
+ *
+ * This is the task's own code by now: it may sleep.  Nothing that must be given back is
+ * held while the call itself is made, but for the frame: the call may sleep for
+ * days, or end the task.
+ */
+#include <linux/atomic.h>
+#include <linux/completion.h>
+#include <linux/errno.h>
+#include <linux/jiffies.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/timekeeping.h>
+#include <asm/syscall.h>
+
+#include "compat.h"
+#include "hook.h"
+#include "hook_arch.h"
+
+/* Results that mean: the call is to be made again, or EINTR; the signal decides. */
+#define RESTART_FIRST	512	/* ERESTARTSYS */
+#define RESTART_LAST	516	/* ERESTART_RESTARTBLOCK; 515 never comes this far */
+
+static atomic64_t hook_last_id;
+
+static void call_tell(struct hook *hook, const struct hook_frame *frame, bool returns, u64 id,
+		      struct hook_event *event)
+{
+	*event = (struct hook_event){
+		.id = id,
+		.hook = hook->number,
+		.flags = (returns ? HYPER_EVENT_RETURN : 0) |
+			 (frame->compat ? HYPER_EVENT_COMPAT : 0) |
+			 (frame->skipped ? HYPER_EVENT_SKIPPED : 0) |
+			 (hook->flags & HYPER_HOOK_TRACE ? 0 : HYPER_EVENT_WAITS),
+		.pid = task_tgid_nr(current),
+		.tid = task_pid_nr(current),
+		.nr = frame->nr,
+		.stamp = hypermem_task_stamp(current->group_leader),
+		.time = ktime_get_boottime_ns(),
+		.lost = atomic64_xchg(&hook->counts->lost, 0),
+		.frame = frame,
+		.call = frame->probe->call,
+		.regs = hook->flags & HYPER_HOOK_REGS,
+	};
+	get_task_comm(event->comm, current);
+}
+
+static bool call_put(struct hook *hook, const struct hook_frame *frame, bool returns, u64 id)
+{
+	struct hook_event event;
+
+	call_tell(hook, frame, returns, id, &event);
+	if (hook_event_put(hook->home, &event)) {
+		atomic64_inc(&hook->counts->sent);
+		return true;
+	}
+	atomic64_add(event.lost + 1, &hook->counts->lost);
+	atomic64_inc(&hook->counts->dropped);
+	return false;
+}
+
+static void call_obey(struct hook_frame *frame, bool returns)
+{
+	const struct hook_verdict *verdict = &frame->verdict;
+	unsigned int k;
+
+	if (returns) {
+		if (verdict->flags & HYPER_VERDICT_RETVAL)
+			frame->retval = verdict->retval;
+		return;
+	}
+	for (k = 0; k < ARRAY_SIZE(frame->args); k++) {
+		if (!(verdict->flags & HYPER_VERDICT_ARG(k)))
+			continue;
+		frame->args[k] = (unsigned long)verdict->args[k];
+		frame->args_changed |= BIT(k);
+	}
+	if (verdict->flags & (HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL)) {
+		frame->skipped = true;
+		frame->retval = verdict->flags & HYPER_VERDICT_RETVAL ? verdict->retval : 0;
+	}
+}
+
+static void call_killed(struct hook_frame *frame)
+{
+	frame->killed = true;
+	frame->skipped = true;
+	frame->retval = -EINTR;
+}
+
+/* Tell the host, and wait until it says how to go on. */
+static void call_ask(struct hook *hook, struct hook_frame *frame, bool returns)
+{
+	struct hook_counts *counts = hook->counts;
+	u64 id = atomic64_inc_return(&hook_last_id);
+	long left;
+
+	if (hook_frame_wait_begin(frame, hook, id)) {
+		atomic64_inc(&counts->abandoned);
+		return;
+	}
+	if (!call_put(hook, frame, returns, id)) {
+		hook_frame_wait_end(frame);
+		return;
+	}
+	hook_event_send(hook->home, true);
+	left = wait_for_completion_killable_timeout(&frame->done,
+						    msecs_to_jiffies(hook->timeout_ms) + 1);
+	hook_frame_wait_end(frame);
+	/* A reply that came at the last moment counts, since the host was told that it does. */
+	if (frame->replied) {
+		atomic64_inc(&counts->replied);
+		call_obey(frame, returns);
+	} else if (left > 0) {
+		atomic64_inc(&counts->abandoned);
+	} else if (left == 0) {
+		atomic64_inc(&counts->timed_out);
+	} else {
+		atomic64_inc(&counts->killed);
+		call_killed(frame);
+	}
+}
+
+static void call_offer(struct hook *hook, struct hook_frame *frame, bool returns)
+{
+	struct hook_counts *counts = hook->counts;
+
+	if (!(hook->flags & HYPER_HOOK_ENABLED) || READ_ONCE(hook->gone) ||
+	    !(hook->flags & (returns ? HYPER_HOOK_RETURN : HYPER_HOOK_ENTER)) ||
+	    hook_filter(hook, frame, returns, true) != HOOK_YES)
+		return;
+	atomic64_inc(&counts->matched);
+	if (!(hook->flags & HYPER_HOOK_ATTENDED)) {
+		atomic64_inc(hook->flags & HYPER_HOOK_TRACE ? &counts->dropped :
+							      &counts->unattended);
+	} else if (hook->flags & HYPER_HOOK_TRACE) {
+		if (call_put(hook, frame, returns, atomic64_inc_return(&hook_last_id)))
+			hook_event_send(hook->home, false);
+	} else {
+		call_ask(hook, frame, returns);
+	}
+}
+
+/* By number; who skips the call has the last word before it. */
+static void call_offer_all(struct hook_frame *frame, bool returns)
+{
+	struct hook_set *set = hook_probe_set(frame->probe);
+	u32 i;
+
+	if (!set)
+		return;
+	for (i = 0; i < set->n && !frame->killed && (returns || !frame->skipped); i++)
+		call_offer(set->hooks[i], frame, returns);
+	hook_set_put(set);
+}
+
+static void call_restarts(struct hook_frame *frame)
+{
+	struct hook_set *set = hook_probe_set(frame->probe);
+	u32 i;
+
+	if (!set)
+		return;
+	for (i = 0; i < set->n; i++)
+		if (set->hooks[i]->flags & HYPER_HOOK_RETURN)
+			atomic64_inc(&set->hooks[i]->counts->restarted);
+	hook_set_put(set);
+}
+
+static bool call_is_restarted(long result)
+{
+	return result <= -RESTART_FIRST && result >= -RESTART_LAST;
+}
+
+/* As it was when it came, but now arguments can be fetched from wherever they are. */
+static void call_look(struct hook_frame *frame)
+{
+	struct pt_regs *regs = current_pt_regs();
+	unsigned long args[6] = { };
+	unsigned int k;
+
+	syscall_get_arguments(current, regs, args);
+	for (k = 0; k < ARRAY_SIZE(args); k++)
+		frame->args[k] = args[k];
+	frame->nr = syscall_get_nr(current, regs);
+	frame->compat = in_compat_syscall() && IS_ENABLED(CONFIG_64BIT);
+}
+
+static long call_make(struct hook_frame *frame, const unsigned long *words)
+{
+	void *function = hook_probe_function(&frame->probe->kprobe);
+	const struct hook_frame own = *frame;
+
+	if (frame->probe->exits)
+		hook_frame_exits(frame);	/* it is somebody else's from now on */
+	return hook_function_call(function, words, own.args, own.args_changed, own.compat);
+}
+
+static asmlinkage long hook_call(HOOK_WORDS)
+{
+	const unsigned long words[] = { HOOK_PASS };
+	struct hook_frame *frame = hook_frame_current();
+	long result;
+
+	hook_frames_refill();
+	call_look(frame);
+	call_offer_all(frame, false);
+	result = frame->skipped ? (long)frame->retval : call_make(frame, words);
+	if (call_is_restarted(result)) {
+		call_restarts(frame);
+	} else {
+		frame->retval = result;
+		call_offer_all(frame, true);
+		result = frame->retval;
+	}
+	hook_frame_release(frame);
+	return result;
+}
+
+void *hook_call_entry(void)
+{
+	return hook_call;
+}

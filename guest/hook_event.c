@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * hook_event: events on their way to the host.  See hook.h.
+ *
+ * They go into a ring, as they will be on the wire, and from there into the answers to the
+ * host's WAITs.  A task that waits for the host sends its event itself; others let a
+ * few come together.
+ */
+#include <linux/jiffies.h>
+#include <linux/mm.h>
+#include <linux/string.h>
+#include <linux/vmalloc.h>
+#include <linux/workqueue.h>
+
+#include "hook.h"
+#include "link.h"
+
+#define RING_SIZE	(1024 * 1024)
+#define RING_URGENT	(RING_SIZE / 4)
+#define FLUSH_DELAY	(HZ / 200 ?: 1)
+#define WAITS_MAX	8
+
+static void ring_write(struct hook_home *home, const void *from, u32 n)
+{
+	u32 at = (home->first + home->used) % RING_SIZE;
+	u32 part = min(n, (u32)RING_SIZE - at);
+
+	memcpy(home->events + at, from, part);
+	memcpy(home->events, (const u8 *)from + part, n - part);
+	home->used += n;
+}
+
+static void ring_peek(const struct hook_home *home, void *to, u32 n)
+{
+	u32 part = min(n, (u32)RING_SIZE - home->first);
+
+	memcpy(to, home->events + home->first, part);
+	memcpy((u8 *)to + part, home->events, n - part);
+}
+
+static void ring_drop(struct hook_home *home, u32 n)
+{
+	home->first = (home->first + n) % RING_SIZE;
+	home->used -= n;
+}
+
+bool hook_event_put(struct hook_home *home, const struct hook_event *event)
+{
+	u8 raw[HYPER_EVENT_SIZE_MAX] __aligned(8);
+	u32 size = hypermem_event_encode(event, raw);
+	bool room;
+
+	spin_lock(&home->lock);
+	room = home->events && size <= RING_SIZE - home->used;
+	if (room)
+		ring_write(home, raw, size);
+	spin_unlock(&home->lock);
+	return room;
+}
+
+/* As many events as there are and fit, into a WAIT's answer. */
+static void events_fill(struct hook_home *home, struct hypermem_request *wait)
+{
+	struct hypermem_event head;
+	u32 size;
+
+	while (home->used) {
+		ring_peek(home, &head, sizeof(head));
+		size = hypermem_event_size(&head);
+		if (size > wait->out_max - wait->out_size)
+			break;
+		ring_peek(home, wait->out + wait->out_size, size);
+		wait->out_size += size;
+		ring_drop(home, size);
+	}
+}
+
+/* A WAIT with its answer; NULL: there is none, or nothing to say. */
+static struct hypermem_request *events_take(struct hook_home *home)
+{
+	struct hypermem_request *wait = NULL;
+
+	spin_lock(&home->lock);
+	if (home->used && !list_empty(&home->waits)) {
+		wait = list_first_entry(&home->waits, struct hypermem_request, node);
+		list_del(&wait->node);
+		home->n_waits--;
+		events_fill(home, wait);
+	}
+	spin_unlock(&home->lock);
+	return wait;
+}
+
+static void events_send(struct hook_home *home)
+{
+	struct hypermem_request *wait;
+
+	while ((wait = events_take(home)))
+		hypermem_request_complete(wait, 0);
+}
+
+static void events_flush(struct work_struct *work)
+{
+	events_send(container_of(to_delayed_work(work), struct hook_home, flush));
+}
+
+static void events_send_soon(struct hook_home *home)
+{
+	spin_lock(&home->lock);
+	if (home->events)
+		schedule_delayed_work(&home->flush, FLUSH_DELAY);
+	spin_unlock(&home->lock);
+}
+
+void hook_event_send(struct hook_home *home, bool now)
+{
+	if (now || READ_ONCE(home->used) > RING_URGENT)
+		events_send(home);
+	else if (!delayed_work_pending(&home->flush))
+		events_send_soon(home);
+}
+
+void hook_events_init(struct hook_home *home)
+{
+	spin_lock_init(&home->lock);
+	INIT_LIST_HEAD(&home->waits);
+	INIT_DELAYED_WORK(&home->flush, events_flush);
+}
+
+int hook_events_open(struct hook_home *home)
+{
+	u8 *events;
+
+	if (READ_ONCE(home->events))
+		return 0;
+	events = vmalloc(RING_SIZE);
+	if (!events)
+		return -ENOMEM;
+	spin_lock(&home->lock);
+	home->events = events;
+	spin_unlock(&home->lock);
+	return 0;
+}
+
+int hypermem_hook_wait(struct hypermem_request *request)
+{
+	struct hook_home *home = hook_home_of(request->link);
+	int rc = -EINPROGRESS;
+
+	if (!home)
+		return -ENOMEM;
+	if (request->out_max < HYPER_EVENT_SIZE_MAX)
+		return -EINVAL;
+	spin_lock(&home->lock);
+	/* The session may have ended meanwhile: then nobody would come for it. */
+	if (request->session != READ_ONCE(request->link->session)) {
+		rc = -ESTALE;
+	} else if (home->n_waits == WAITS_MAX) {
+		rc = -EBUSY;
+	} else {
+		home->n_waits++;
+		list_add_tail(&request->node, &home->waits);
+	}
+	spin_unlock(&home->lock);
+	if (rc == -EINPROGRESS)
+		events_send(home);
+	return rc;
+}
+
+void hook_events_close(struct hook_home *home)
+{
+	struct hypermem_request *wait, *next;
+	LIST_HEAD(waits);
+	u8 *events;
+
+	spin_lock(&home->lock);
+	list_splice_init(&home->waits, &waits);
+	home->n_waits = 0;
+	events = home->events;
+	home->events = NULL;
+	home->first = 0;
+	home->used = 0;
+	spin_unlock(&home->lock);
+	cancel_delayed_work_sync(&home->flush);
+	vfree(events);
+	list_for_each_entry_safe(wait, next, &waits, node)
+		hypermem_request_free(wait);
+}

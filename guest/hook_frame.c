@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * hook_frame: calls that are being looked at.  See hook.h.
+ *
+ * A frame is taken in a probe's handler, where no memory can be had: so some are kept at
+ * hand, and who has taken one puts another in its place as soon as it may sleep.
+ */
+#include <linux/delay.h>
+#include <linux/hash.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+#include <linux/wait.h>
+
+#include "hook.h"
+
+#define AT_HAND		64
+#define TABLE_BITS	8
+
+static DEFINE_RAW_SPINLOCK(frames_lock);	/* protects what follows */
+static struct hlist_head frames_by_task[1 << TABLE_BITS];
+static struct hlist_head frames_by_id[1 << TABLE_BITS];
+static HLIST_HEAD(frames_at_hand);
+static unsigned int frames_n_at_hand;
+
+static atomic_t frames_n;		/* taken */
+static atomic_t frames_n_inside;	/* whose task may come back to this module's code */
+static atomic_t frames_n_exit;		/* whose task ends */
+
+static struct hlist_head *frames_of(const struct task_struct *task)
+{
+	return &frames_by_task[hash_ptr(task, TABLE_BITS)];
+}
+
+static struct hlist_head *frames_waiting(u64 id)
+{
+	return &frames_by_id[hash_64(id, TABLE_BITS)];
+}
+
+static struct hook_frame *frame_find(const struct task_struct *task)
+{
+	struct hook_frame *frame;
+
+	hlist_for_each_entry(frame, frames_of(task), node)
+		if (frame->task == task)
+			return frame;
+	return NULL;
+}
+
+struct hook_frame *hook_frame_current(void)
+{
+	struct hook_frame *frame;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	frame = frame_find(current);
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	return frame;
+}
+
+bool hook_frame_passes(void)
+{
+	return atomic_read(&frames_n) && hook_frame_current();
+}
+
+struct hook_frame *hook_frame_take(struct hook_probe *probe)
+{
+	struct hook_frame *frame = NULL;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	if (!hlist_empty(&frames_at_hand)) {
+		frame = hlist_entry(frames_at_hand.first, struct hook_frame, node);
+		hlist_del(&frame->node);
+		frames_n_at_hand--;
+		memset(frame, 0, sizeof(*frame));
+		frame->task = current;
+		frame->probe = probe;
+		refcount_inc(&probe->refs);
+		hlist_add_head(&frame->node, frames_of(current));
+		atomic_inc(&frames_n);
+		atomic_inc(&frames_n_inside);
+	}
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	return frame;
+}
+
+/* Into those at hand, or away if there are enough; NULL is fine. */
+static bool frame_keep(struct hook_frame *frame)
+{
+	unsigned long flags;
+	bool keep;
+
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	keep = frame && frames_n_at_hand < AT_HAND;
+	if (keep) {
+		hlist_add_head(&frame->node, &frames_at_hand);
+		frames_n_at_hand++;
+	}
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	if (!keep)
+		kfree(frame);
+	return keep;
+}
+
+/* Those whose tasks have got so far that they call no function of ours any more, or `all`. */
+static void frames_reap(bool all)
+{
+	struct hook_frame *frame;
+	struct hlist_node *next;
+	unsigned long flags;
+	HLIST_HEAD(gone);
+	unsigned int i;
+
+	if (!atomic_read(&frames_n_exit))
+		return;
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	for (i = 0; i < ARRAY_SIZE(frames_by_task); i++) {
+		hlist_for_each_entry_safe(frame, next, &frames_by_task[i], node) {
+			if (!frame->exits || !(all || (READ_ONCE(frame->task->flags) & PF_EXITING)))
+				continue;
+			hlist_del(&frame->node);
+			hlist_add_head(&frame->node, &gone);
+		}
+	}
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	hlist_for_each_entry_safe(frame, next, &gone, node) {
+		atomic_dec(&frames_n);
+		atomic_dec(&frames_n_exit);
+		put_task_struct(frame->task);
+		hook_probe_put(frame->probe);
+		frame_keep(frame);
+	}
+}
+
+void hook_frames_refill(void)
+{
+	frames_reap(false);
+	while (READ_ONCE(frames_n_at_hand) < AT_HAND &&
+	       frame_keep(kmalloc(sizeof(struct hook_frame), GFP_KERNEL)))
+		;
+}
+
+void hook_frame_release(struct hook_frame *frame)
+{
+	struct hook_probe *probe = frame->probe;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	hlist_del(&frame->node);
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	frame_keep(frame);
+	hook_probe_put(probe);
+	atomic_dec(&frames_n);
+	/* Who waits for the last one still waits for us to leave this module's code. */
+	atomic_dec(&frames_n_inside);
+}
+
+/* Until then it must be found: the call comes by the probe. */
+void hook_frame_exits(struct hook_frame *frame)
+{
+	unsigned long flags;
+
+	get_task_struct(frame->task);
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	frame->exits = true;
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	atomic_inc(&frames_n_exit);
+	atomic_dec(&frames_n_inside);
+}
+
+int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id)
+{
+	unsigned long flags;
+	int rc = -ESRCH;
+
+	init_completion(&frame->done);
+	frame->replied = false;
+	frame->id = id;
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	if (!hook->gone) {
+		frame->hook = hook;
+		hlist_add_head(&frame->waiting, frames_waiting(id));
+		rc = 0;
+	}
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	return rc;
+}
+
+void hook_frame_wait_end(struct hook_frame *frame)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	if (frame->hook)
+		hlist_del(&frame->waiting);
+	frame->hook = NULL;
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+}
+
+/* It does not wait any more. */
+static void frame_answer(struct hook_frame *frame)
+{
+	hlist_del(&frame->waiting);
+	frame->hook = NULL;
+	complete(&frame->done);
+}
+
+int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_verdict *verdict)
+{
+	struct hook_frame *frame;
+	unsigned long flags;
+	int rc = -ESRCH;
+
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	hlist_for_each_entry(frame, frames_waiting(id), waiting) {
+		if (frame->id != id || frame->hook->home != home)
+			continue;
+		frame->verdict = *verdict;
+		frame->replied = true;
+		frame_answer(frame);
+		rc = 0;
+		break;
+	}
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	return rc;
+}
+
+void hook_frames_abandon(const struct hook *hook)
+{
+	struct hook_frame *frame;
+	struct hlist_node *next;
+	unsigned long flags;
+	unsigned int i;
+
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	for (i = 0; i < ARRAY_SIZE(frames_by_id); i++)
+		hlist_for_each_entry_safe(frame, next, &frames_by_id[i], waiting)
+			if (frame->hook->home == hook->home &&
+			    frame->hook->number == hook->number)
+				frame_answer(frame);
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+}
+
+int hook_frames_init(void)
+{
+	hook_frames_refill();
+	return 0;
+}
+
+/* As the freezer does it: a call that can be interrupted returns to be made again. */
+static void frame_wake(struct task_struct *task)
+{
+	wait_queue_entry_t entry = { .private = task };
+
+	set_tsk_thread_flag(task, TIF_SIGPENDING);
+	default_wake_function(&entry, TASK_INTERRUPTIBLE, 0, NULL);
+}
+
+static void frames_wake(void)
+{
+	struct hook_frame *frame;
+	unsigned long flags;
+	unsigned int i;
+
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	for (i = 0; i < ARRAY_SIZE(frames_by_task); i++)
+		hlist_for_each_entry(frame, &frames_by_task[i], node)
+			frame_wake(frame->task);
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+}
+
+void hook_frames_exit(void)
+{
+	struct hook_frame *frame;
+	struct hlist_node *next;
+	unsigned int tries;
+
+	for (tries = 0; atomic_read(&frames_n_inside); tries++) {
+		frames_wake();
+		if (tries == 100)
+			pr_notice("hypermem: waiting for %d calls that were hooked, and cannot be interrupted, to return\n",
+				  atomic_read(&frames_n_inside));
+		msleep(tries < 100 ? 10 : 1000);
+	}
+	/* They may still be on their way out of here. */
+	synchronize_rcu_tasks();
+	frames_reap(true);
+	hlist_for_each_entry_safe(frame, next, &frames_at_hand, node)
+		kfree(frame);
+	INIT_HLIST_HEAD(&frames_at_hand);
+}
