@@ -97,6 +97,22 @@ static struct hook *home_find(const struct hook_home *home, u64 number)
 	return NULL;
 }
 
+/* -- probes that nobody needs ------------------------------------------------------------------ */
+
+/* In the background, and only some before others have a turn: each takes milliseconds. */
+static void hooks_sweep(struct work_struct *work)
+{
+	bool more;
+
+	do {
+		mutex_lock(&hook_mutex);
+		more = hook_probes_sweep();
+		mutex_unlock(&hook_mutex);
+	} while (more);
+}
+
+static DECLARE_WORK(hook_sweeper, hooks_sweep);
+
 /* -- operations -------------------------------------------------------------------------------- */
 
 static struct hook_counts *counts_of(const struct hook *old)
@@ -180,8 +196,8 @@ int hypermem_hook_set(struct hypermem_request *request)
 		/* An ended session leaves no hooks, and nobody would take these away. */
 		rc = request->session == READ_ONCE(request->link->session) ?
 			hook_install(home, hook) : -ESTALE;
-		hook_probes_sweep();
 		mutex_unlock(&hook_mutex);
+		schedule_work(&hook_sweeper);
 	}
 	hook_put(hook);
 	request->out_size = rc ? 0 : request->header.size;
@@ -207,8 +223,8 @@ int hypermem_hook_remove(struct hypermem_request *request)
 	hook = home_find(home, request->header.addr);
 	if (hook)
 		hook_remove(hook);
-	hook_probes_sweep();
 	mutex_unlock(&hook_mutex);
+	schedule_work(&hook_sweeper);
 	return hook ? 0 : -ENOENT;
 }
 
@@ -254,8 +270,8 @@ void hypermem_hooks_forget(struct hypermem_link *link)
 	mutex_lock(&hook_mutex);
 	list_for_each_entry_safe(hook, next, &home->hooks, node)
 		hook_remove(hook);
-	hook_probes_sweep();
 	mutex_unlock(&hook_mutex);
+	schedule_work(&hook_sweeper);
 	hook_events_close(home);
 }
 
@@ -272,6 +288,8 @@ int hypermem_hooks_init(void)
 
 void hypermem_hooks_exit(void)
 {
+	flush_work(&hook_sweeper);
 	hook_frames_exit();
 	rcu_barrier();
+	hook_symbols_forget();
 }

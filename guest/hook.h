@@ -5,7 +5,8 @@
  *	hook.c		hooks and their operations; what a session has of them
  *	hook_wire.c	how they look on the wire
  *	hook_filter.c	the program that says whether a call matches
- *	hook_probe.c	which kernel functions are calls; probes on them
+ *	hook_symbol.c	which kernel functions are calls
+ *	hook_probe.c	probes on them
  *	hook_frame.c	calls that are being looked at: one per task at most
  *	hook_call.c	such a call from its entry to its return
  *	hook_event.c	events on their way to the host
@@ -69,7 +70,7 @@ struct hook {
 	u32 number, flags, timeout_ms;
 	bool gone;			/* removed or replaced */
 	struct hook_probe **probes;	/* under hook_mutex */
-	u32 n_probes, max_probes;
+	u32 n_probes;
 
 	const char *names;		/* NUL-terminated each */
 	u32 names_size;
@@ -94,8 +95,18 @@ struct hook_probe {
 	struct kprobe kprobe;
 	struct hook_set __rcu *set;	/* NULL: the probe is gone, or about to be */
 	bool exits;			/* the call never returns */
-	const char *call;		/* in symbol, without prefix */
-	char symbol[KSYM_NAME_LEN];
+	const char *call;		/* the symbol without prefix */
+	const struct hook_symbol *symbol;
+	void *function;			/* to make the call */
+};
+
+#define HOOK_SYMBOL_SIZE 64
+
+/* A function that is a system call. */
+struct hook_symbol {
+	unsigned long addr;		/* 0: this kernel does not tell */
+	u8 call;			/* offset of the call's own name in name */
+	char name[HOOK_SYMBOL_SIZE];
 };
 
 /* A call that is being looked at. */
@@ -163,13 +174,23 @@ void hook_get(struct hook *hook);
 void hook_put(struct hook *hook);
 void hook_set_put(struct hook_set *set);
 
+/* hook_symbol.c; under hook_mutex */
+/* Once, before the others. */
+int hook_symbols_find(void);
+void hook_symbols_forget(void);
+/* From NULL on, until NULL. */
+const struct hook_symbol *hook_symbol_next(const struct hook_symbol *symbol);
+/* Does a user mean it by this name? */
+bool hook_symbol_is(const struct hook_symbol *symbol, const char *name);
+u32 hook_symbols_max(void);
+
 /* hook_probe.c; all but _put under hook_mutex */
 /* Find or make the probes of hook->names; hook gets a reference to each.  -ENOENT: none. */
 int hook_probes_find(struct hook *hook);
 /* `add` comes into the probes' sets, `remove` out of its; either may be NULL. */
 int hook_probes_change(struct hook *add, struct hook *remove);
-/* Take those away that have no hooks. */
-void hook_probes_sweep(void);
+/* Take those away that have no hooks: true if some are left; it can take long. */
+bool hook_probes_sweep(void);
 void hook_probe_put(struct hook_probe *probe);
 /* A reference to the probe's hooks, or NULL. */
 struct hook_set *hook_probe_set(struct hook_probe *probe);

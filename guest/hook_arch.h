@@ -192,18 +192,38 @@ static inline u64 hook_reg_value(const struct pt_regs *regs, const struct hook_r
 }
 
 /*
- * The beginning of a probed function.  The probe may be a few bytes behind it: it must not
- * replace the instruction that an indirect branch has to find there.
+ * Where in a function the probe goes: bytes behind its beginning, all of them instructions
+ * without effect.  A place that the function tracer has for itself takes the kernel much
+ * longer to change, and a landing pad for indirect branches must stay what it is.
  */
+static inline unsigned int hook_probe_offset(const void *function)
+{
+	unsigned int offset = 0;
+#ifdef CONFIG_X86
+	static const u8 endbr[] = { 0xf3, 0x0f, 0x1e, IS_ENABLED(CONFIG_X86_64) ? 0xfa : 0xfb };
+	static const u8 traced[2][5] = {
+		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },	/* nop, of 64 bits ... */
+		{ 0x3e, 0x8d, 0x74, 0x26, 0x00 },	/* ... and of 32 */
+	};
+
+	if (!memcmp(function, endbr, sizeof(endbr)))
+		offset = sizeof(endbr);
+	if (!memcmp(function + offset, traced[0], 5) || !memcmp(function + offset, traced[1], 5))
+		offset += 5;
+	else
+		offset = 0;
+#endif
+	return offset;
+}
+
+/* The beginning of a function that was found by its name; see above about `endbr`. */
 static inline void *hook_probe_function(const struct kprobe *kprobe)
 {
 	const u8 *addr = (const u8 *)kprobe->addr;
 
 #ifdef CONFIG_X86
-	static const u8 endbr[] = { 0xf3, 0x0f, 0x1e, IS_ENABLED(CONFIG_X86_64) ? 0xfa : 0xfb };
-
-	if (!memcmp(addr - sizeof(endbr), endbr, sizeof(endbr)))
-		addr -= sizeof(endbr);
+	if (addr[-4] == 0xf3 && addr[-3] == 0x0f && addr[-2] == 0x1e)
+		addr -= 4;
 #endif
 	return (void *)addr;
 }

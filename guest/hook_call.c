@@ -191,7 +191,7 @@ static void call_look(struct hook_frame *frame)
 
 static long call_make(struct hook_frame *frame, const unsigned long *words)
 {
-	void *function = hook_probe_function(&frame->probe->kprobe);
+	void *function = frame->probe->function;
 	const struct hook_frame own = *frame;
 
 	if (frame->probe->exits)

@@ -20,9 +20,6 @@
 #include "compat.h"
 #include "hook.h"
 #include "hook_arch.h"
-#include "hook_names.h"
-
-static const char *const hook_prefixes[] = { HOOK_PREFIXES };
 
 static LIST_HEAD(hook_probes);
 
@@ -114,27 +111,37 @@ void hook_probe_put(struct hook_probe *probe)
 		kfree(probe);
 }
 
-static struct hook_probe *probe_find(const char *symbol)
+static struct hook_probe *probe_find(const struct hook_symbol *symbol)
 {
 	struct hook_probe *probe;
 
 	list_for_each_entry(probe, &hook_probes, node)
-		if (!strcmp(probe->symbol, symbol))
+		if (probe->symbol == symbol)
 			return probe;
 	return NULL;
 }
 
-/* A probe that nobody has yet; NULL: there is no such function, or it cannot be probed. */
-static struct hook_probe *probe_new(const char *prefix, const char *call)
+static kprobe_opcode_t *symbol_place(const struct hook_symbol *symbol, bool bulk)
+{
+	unsigned int offset = bulk ? hook_probe_offset((void *)symbol->addr) : 0;
+
+	return (kprobe_opcode_t *)(symbol->addr + offset);
+}
+
+/* A probe that nobody has yet; NULL: the function cannot be probed. */
+static struct hook_probe *probe_new(const struct hook_symbol *symbol, bool bulk)
 {
 	struct hook_probe *probe = kzalloc(sizeof(*probe), GFP_KERNEL);
 
 	if (!probe)
 		return NULL;
-	snprintf(probe->symbol, sizeof(probe->symbol), "%s%s", prefix, call);
-	probe->call = probe->symbol + strlen(prefix);
-	probe->exits = !strcmp(call, "exit") || !strcmp(call, "exit_group");
-	probe->kprobe.symbol_name = probe->symbol;
+	probe->symbol = symbol;
+	probe->call = symbol->name + symbol->call;
+	probe->exits = !strcmp(probe->call, "exit") || !strcmp(probe->call, "exit_group");
+	if (symbol->addr)
+		probe->kprobe.addr = symbol_place(symbol, bulk);
+	else
+		probe->kprobe.symbol_name = symbol->name;
 	probe->kprobe.pre_handler = probe_handle;
 	probe->kprobe.post_handler = probe_handled;
 	refcount_set(&probe->refs, 1);
@@ -142,100 +149,44 @@ static struct hook_probe *probe_new(const char *prefix, const char *call)
 		kfree(probe);
 		return NULL;
 	}
+	probe->function = symbol->addr ? (void *)symbol->addr : hook_probe_function(&probe->kprobe);
 	list_add_tail(&probe->node, &hook_probes);
 	return probe;
 }
 
-/* The hook's from now on; once, whatever names lead to it. */
-static void probe_add(struct hook *hook, struct hook_probe *probe)
-{
-	u32 i;
-
-	for (i = 0; i < hook->n_probes; i++)
-		if (hook->probes[i] == probe)
-			return;
-	refcount_inc(&probe->refs);
-	hook->probes[hook->n_probes++] = probe;
-}
-
-static void probes_find_name(struct hook *hook, const char *call)
-{
-	char symbol[KSYM_NAME_LEN];
-	struct hook_probe *probe;
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(hook_prefixes) && hook->n_probes < hook->max_probes; i++) {
-		snprintf(symbol, sizeof(symbol), "%s%s", hook_prefixes[i], call);
-		probe = probe_find(symbol) ?: probe_new(hook_prefixes[i], call);
-		if (probe)
-			probe_add(hook, probe);
-	}
-}
-
-static void probes_find_all(struct hook *hook)
-{
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(hook_names); i++) {
-		probes_find_name(hook, hook_names[i]);
-		cond_resched();
-	}
-	for (i = 0; i < ARRAY_SIZE(hook_aliases); i++)
-		probes_find_name(hook, hook_aliases[i].kernel);
-}
-
-/* A name is that of a symbol, without characters that no symbol has. */
-static bool name_is_sane(const char *name)
-{
-	return *name && strlen(name) < HYPER_CALL_NAME_SIZE &&
-	       !name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_")];
-}
-
-static int probes_find(struct hook *hook, const char *name)
-{
-	unsigned int i;
-
-	if (!strcmp(name, "*")) {
-		probes_find_all(hook);
-		return 0;
-	}
-	if (!name_is_sane(name))
-		return -EINVAL;
-	probes_find_name(hook, name);
-	for (i = 0; i < ARRAY_SIZE(hook_aliases); i++)
-		if (!strcmp(hook_aliases[i].abi, name))
-			probes_find_name(hook, hook_aliases[i].kernel);
-	return 0;
-}
-
-#define NAMES_MAX (ARRAY_SIZE(hook_names) + ARRAY_SIZE(hook_aliases))
-
-/* A name stands for itself and a few others at most, and "*" for all. */
-static u32 probes_max(const struct hook *hook)
+static bool hook_names_symbol(const struct hook *hook, const struct hook_symbol *symbol)
 {
 	const char *name;
-	u32 n = 0;
 
 	for (name = hook->names; name < hook->names + hook->names_size; name += strlen(name) + 1)
-		n += strcmp(name, "*") ? 8 : NAMES_MAX;
-	return min_t(u32, n, NAMES_MAX) * ARRAY_SIZE(hook_prefixes);
+		if (hook_symbol_is(symbol, name))
+			return true;
+	return false;
 }
 
 int hook_probes_find(struct hook *hook)
 {
-	const char *name;
-	int rc = 0;
+	const struct hook_symbol *symbol = NULL;
+	struct hook_probe *probe;
+	bool bulk = !strcmp(hook->names, "*");
+	int rc = hook_symbols_find();
 
-	hook->max_probes = probes_max(hook);
-	hook->probes = kvcalloc(hook->max_probes, sizeof(*hook->probes), GFP_KERNEL);
+	if (rc)
+		return rc;
+	hook->probes = kvcalloc(hook_symbols_max(), sizeof(*hook->probes), GFP_KERNEL);
 	if (!hook->probes)
 		return -ENOMEM;
-	for (name = hook->names; name < hook->names + hook->names_size && !rc;
-	     name += strlen(name) + 1)
-		rc = probes_find(hook, name);
-	if (!rc && !hook->n_probes)
-		rc = -ENOENT;
-	return rc;
+	while ((symbol = hook_symbol_next(symbol))) {
+		if (!hook_names_symbol(hook, symbol))
+			continue;
+		probe = probe_find(symbol) ?: probe_new(symbol, bulk);
+		if (!probe)
+			continue;
+		refcount_inc(&probe->refs);
+		hook->probes[hook->n_probes++] = probe;
+		cond_resched();
+	}
+	return hook->n_probes ? 0 : -ENOENT;
 }
 
 static struct hook_set *set_new(u32 n)
@@ -310,7 +261,7 @@ int hook_probes_change(struct hook *add, struct hook *remove)
 }
 
 /* Some at a time: the kernel waits for its processors once for all of them. */
-static unsigned int probes_sweep_some(void)
+bool hook_probes_sweep(void)
 {
 	static struct kprobe *kprobes[64];
 	struct hook_probe *probe, *next;
@@ -326,11 +277,5 @@ static unsigned int probes_sweep_some(void)
 		unregister_kprobes(kprobes, n);
 	for (i = 0; i < n; i++)
 		hook_probe_put(container_of(kprobes[i], struct hook_probe, kprobe));
-	return n;
-}
-
-void hook_probes_sweep(void)
-{
-	while (probes_sweep_some())
-		;
+	return n == ARRAY_SIZE(kprobes);
 }

@@ -170,6 +170,12 @@ int hypermem_read_fd_name(struct hypermem_request *request);
 int hypermem_read_link(struct hypermem_request *request);
 int hypermem_list_fds(struct hypermem_request *request);
 int hypermem_read_proc_file(struct hypermem_request *request);
+/*
+ * Each record of a text of /proc, by its path there, but for those longer than a line.  The
+ * caller knows that it is a file of records (seq_file): not all that are show it.
+ */
+int hypermem_procfs_records(const char *path, void (*record)(const char *text, void *data),
+			    void *data);
 int hypermem_procfs_init(void);
 void hypermem_procfs_exit(void);
 

@@ -280,6 +280,42 @@ static int procfs_seq_read(struct hypermem_request *request, struct seq_file *se
 	return rc;
 }
 
+int hypermem_procfs_records(const char *path, void (*record)(const char *text, void *data),
+			    void *data)
+{
+	struct file *file = hypermem_open_root(procfs_mnt, path, O_RDONLY);
+	struct seq_file own = { }, *seq;
+	void *at;
+	loff_t pos = 0;
+	char buf[256];
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	seq = file->private_data;
+	mutex_lock(&seq->lock);
+	swap(own.buf, seq->buf);
+	swap(own.size, seq->size);
+	swap(own.count, seq->count);
+	seq->buf = buf;
+	seq->size = sizeof(buf) - 1;
+	for (at = seq->op->start(seq, &pos); !IS_ERR_OR_NULL(at);
+	     at = seq->op->next(seq, at, &pos)) {
+		seq->count = 0;
+		if (seq->op->show(seq, at) || seq_has_overflowed(seq))
+			continue;
+		buf[seq->count] = 0;
+		record(buf, data);
+		cond_resched();
+	}
+	seq->op->stop(seq, at);
+	swap(own.buf, seq->buf);
+	swap(own.size, seq->size);
+	swap(own.count, seq->count);
+	mutex_unlock(&seq->lock);
+	__fput_sync(file);
+	return PTR_ERR_OR_ZERO(at);
+}
+
 int hypermem_read_proc_file(struct hypermem_request *request)
 {
 	const char *name = request->data;
