@@ -47,13 +47,22 @@ static int fd_steal(int *fd)
 	return n;
 }
 
+/* A number, or a name; the resolver would take the lower 16 bits of any number. */
+static bool tcp_port_is_good(const char *port)
+{
+	guint64 number;
+
+	return !g_ascii_isdigit(*port) ||
+	       g_ascii_string_to_unsigned(port, 10, 1, 65535, &number, NULL);
+}
+
 /* Split "HOST:PORT" or "[HOST]:PORT". */
 static int tcp_parse(const char *text, char **ret_host, char **ret_port)
 {
 	const char *colon = strrchr(text, ':');
 	size_t n = colon ? colon - text : 0;
 
-	if (!n || !colon[1])
+	if (!n || !colon[1] || !tcp_port_is_good(colon + 1))
 		return -EINVAL;
 	if (text[0] == '[') {
 		if (text[n - 1] != ']' || n < 3)

@@ -16,7 +16,7 @@
 /* Chunks of one read in flight: the guest works on some while others are on their way. */
 #define READ_AHEAD 8
 
-int hm_client_open(const struct hm_client_config *config, uint32_t *ret_version,
+int hm_client_open(const struct hm_client_config *config, struct hm_refusal *refusal,
 		   struct hm_client **ret)
 {
 	struct hm_client *client = g_new0(struct hm_client, 1);
@@ -25,7 +25,7 @@ int hm_client_open(const struct hm_client_config *config, uint32_t *ret_version,
 	client->readonly = config->readonly;
 	client->ram = config->ram;
 	hm_client_window_init(client);
-	rc = hm_session_open(&client->session, config, ret_version);
+	rc = hm_session_open(&client->session, config, refusal);
 	if (rc) {
 		hm_client_window_deinit(client);
 		g_free(client);

@@ -54,13 +54,19 @@ struct hm_who {
 	uint16_t stamp;		/* 0: whoever has the pid */
 };
 
+/* More than an errno says about why there is no session. */
+struct hm_refusal {
+	uint32_t version;	/* the guest's, which is not ours */
+	char heard[49];		/* how the text begins that came instead of an answer */
+};
+
 /*
  * Connect and say HELLO, without any thread.
- * Errors of hm_chardev_open(), -ETIMEDOUT if nobody answers HELLO, -EPROTO if
- * the answer is nonsense, -EPROTONOSUPPORT if the versions differ; *ret_version is
- * the guest's version then.
+ * Errors of hm_chardev_open(), -ETIMEDOUT if nobody answers HELLO, -ECONNRESET if the other
+ * end hangs up, -EPROTO if the answer is nonsense; -EPROTONOSUPPORT if the versions differ
+ * and -EBADMSG if what answers is not the module: *refusal says more then.
  */
-int hm_client_open(const struct hm_client_config *config, uint32_t *ret_version,
+int hm_client_open(const struct hm_client_config *config, struct hm_refusal *refusal,
 		   struct hm_client **ret);
 /* Start the thread that receives and reconnects: once, before the first operation. */
 int hm_client_start(struct hm_client *client);

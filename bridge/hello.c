@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/random.h>
 
 #define HELLO_SIZE (HYPERMEM_HEADER_SIZE + sizeof(struct hypermem_hello))
@@ -129,6 +130,37 @@ static int hello_find(struct hm_session *session, struct hello *hello, struct hm
 	return -EAGAIN;
 }
 
+/*
+ * Keep how it begins, if it is text: then it is no guest's module that talks there.  The
+ * last n bytes that were read are meant.
+ */
+static void hello_hear(struct hm_session *session, size_t n)
+{
+	const struct hm_input *input = &session->input;
+	const uint8_t *bytes = session->serial ? session->serial->raw :
+						 input->buf + input->end - n;
+	char *heard = session->refusal.heard;
+	size_t had = strlen(heard), max = sizeof(session->refusal.heard) - 1;
+
+	if (had != session->input.count - n)
+		return;		/* it was none */
+	for (size_t i = 0; i < n && had < max; i++) {
+		if (!g_ascii_isprint(bytes[i]) && !g_ascii_isspace(bytes[i]) && bytes[i] != '\033')
+			return;
+		heard[had++] = g_ascii_isprint(bytes[i]) ? (char)bytes[i] : ' ';
+	}
+}
+
+static int hello_read(struct hm_session *session)
+{
+	uint64_t before = session->input.count;
+	int rc = hm_stream_read(session);
+
+	if (!rc)
+		hello_hear(session, session->input.count - before);
+	return rc;
+}
+
 /* Say HELLO until there is an answer. */
 static int hello_ask(struct hm_session *session, struct hello *hello, int64_t deadline,
 		     struct hm_guest *ret)
@@ -153,7 +185,7 @@ static int hello_ask(struct hm_session *session, struct hello *hello, int64_t de
 		}
 		rc = hm_stream_poll(session, session->fd, POLLIN, MIN(deadline, hello->next));
 		if (!rc)
-			rc = hm_stream_read(session);
+			rc = hello_read(session);
 		if (!rc)
 			rc = hello_find(session, hello, ret);
 		if (rc == -ETIMEDOUT || rc == -EINTR)

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -21,6 +22,9 @@
  */
 #define PATIENCE_MIN (1 * G_TIME_SPAN_SECOND)
 #define PATIENCE_MAX (32 * G_TIME_SPAN_SECOND)
+
+/* Fewer characters may be half a frame that looks like text. */
+#define HEARD_MIN 8
 
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 2000
@@ -163,8 +167,8 @@ static void session_tell(struct hm_session *session, int rc, uint32_t version)
 	if (rc == 0)
 		g_message("%s: connected again", session->address);
 	else if (rc == -EPROTONOSUPPORT)
-		g_warning("%s: the guest's module speaks version %u of the protocol now",
-			  session->address, version);
+		g_warning("%s: the guest's module speaks version %u of the protocol now, this hypermemfs version %u; use module and hypermemfs of one release",
+			  session->address, version, HYPERMEM_VERSION);
 	else
 		g_warning("%s: no link to the guest (%s); waiting for it", session->address,
 			  g_strerror(-rc));
@@ -265,7 +269,7 @@ static int session_open(struct hm_session *session, int64_t deadline, struct hm_
 }
 
 int hm_session_open(struct hm_session *session, const struct hm_client_config *config,
-		    uint32_t *ret_version)
+		    struct hm_refusal *refusal)
 {
 	int64_t deadline = g_get_monotonic_time() +
 			   config->timeout_ms * G_TIME_SPAN_MILLISECOND;
@@ -289,8 +293,11 @@ int hm_session_open(struct hm_session *session, const struct hm_client_config *c
 	rc = hm_turn_init(&session->turn, &session->calls, session->wake);
 	if (!rc)
 		rc = session_open(session, deadline, &guest);
+	if (rc == -ETIMEDOUT && strlen(session->refusal.heard) >= HEARD_MIN)
+		rc = -EBADMSG;
 	if (rc) {
-		*ret_version = guest.version;
+		session->refusal.version = guest.version;
+		*refusal = session->refusal;
 		hm_session_close(session);
 	}
 	return rc;

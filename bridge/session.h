@@ -59,11 +59,12 @@ struct hm_session {
 	int backoff_ms;		/* before the next attempt */
 	int64_t patience;	/* with the next HELLO, microseconds */
 	int trouble;		/* -errno that the user has been told of */
+	struct hm_refusal refusal;
 };
 
 /* Errors as hm_client_open(). */
 int hm_session_open(struct hm_session *session, const struct hm_client_config *config,
-		    uint32_t *ret_version);
+		    struct hm_refusal *refusal);
 int hm_session_start(struct hm_session *session);
 /* The end of all calls; may be called in a signal handler. */
 void hm_session_stop(struct hm_session *session);

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "bridge/chardev.h"
 #include "bridge/client.h"
@@ -27,6 +28,7 @@
 #include "fs/fuse_ops.h"
 #include "fs/node.h"
 #include "fs/options.h"
+#include "fs/said.h"
 
 #define FUSE_SUPER_MAGIC 0x65735546	/* Linux's */
 #define THREADS_MAX 256			/* readers that may wait for the guest at a time */
@@ -84,51 +86,122 @@ static int check_mountpoint(const char *path)
 		return fail(HMFS_EXIT_MOUNT,
 			    "%s: a file system whose daemon has died is still mounted there; run: fusermount3 -u %s",
 			    path, path);
+	if (stat(path, &st) < 0 && errno == ENOENT)
+		return fail(HMFS_EXIT_MOUNT, "mount point %s: no such directory; to make it run: mkdir -p %s",
+			    path, path);
 	if (stat(path, &st) < 0)
 		return fail(HMFS_EXIT_MOUNT, "mount point %s: %s", path, g_strerror(errno));
 	if (!S_ISDIR(st.st_mode))
-		return fail(HMFS_EXIT_MOUNT, "mount point %s: not a directory", path);
+		return fail(HMFS_EXIT_MOUNT, "mount point %s: not a directory; give the path of one",
+			    path);
 	if (statfs(path, &sfs) == 0 && sfs.f_type == FUSE_SUPER_MAGIC && stat(up, &parent) == 0 &&
 	    parent.st_dev != st.st_dev)
 		return fail(HMFS_EXIT_MOUNT,
 			    "mount point %s is in use: a FUSE file system is mounted there; to unmount it run: fusermount3 -u %s",
 			    path, path);
+	if (access(path, W_OK) < 0 && errno == EACCES)
+		return fail(HMFS_EXIT_MOUNT,
+			    "mount point %s: no permission; give a directory that you may write to",
+			    path);
 	return 0;
 }
 
-static int explain_connect(const char *chardev, int timeout_ms, uint32_t version, int rc)
+/* What libfuse does not say: what to do. */
+static const char *mount_remedy(void)
+{
+	g_autofree char *fusermount = g_find_program_in_path("fusermount3");
+
+	if (access("/dev/fuse", F_OK) < 0)
+		return "; there is no /dev/fuse: load the kernel's module fuse (in a container: give it that device)";
+	if (access("/dev/fuse", R_OK | W_OK) < 0)
+		return "; there is no permission to use /dev/fuse: run hypermemfs as root";
+	if (!fusermount && geteuid() != 0)
+		return "; fusermount3 is missing: install fuse3, or run hypermemfs as root";
+	return "";
+}
+
+static int mount_on(struct fuse *fuse, const char *path)
+{
+	struct hmfs_said said;
+	g_autofree char *text = NULL;
+	int rc;
+
+	hmfs_said_begin(&said);
+	rc = fuse_mount(fuse, path);
+	text = hmfs_said_end(&said);
+	if (rc == 0 && text)
+		fprintf(stderr, "%s\n", text);		/* a warning, or another thread's */
+	if (rc == 0)
+		return 0;
+	return fail(HMFS_EXIT_MOUNT, "cannot mount on %s: %s%s", path,
+		    text ? text : fuse_said ? g_strstrip(fuse_said) : "libfuse gave up",
+		    mount_remedy());
+}
+
+static int explain_chardev(const char *chardev, int rc)
 {
 	const char *path = strchr(chardev, '/');
+	const char *why = g_strerror(-rc), *what = "";
 
 	switch (rc) {
 	case -ENOENT:
+	case -ENOTDIR:
 		return fail(HMFS_EXIT_CHARDEV,
 			    "%s: no such socket; is QEMU running, with -chardev socket,path=%s,server=on,wait=off ?",
 			    chardev, path ? path : chardev);
 	case -ECONNREFUSED:
-		return fail(HMFS_EXIT_CHARDEV, "%s: nobody listens there; has QEMU exited?",
-			    chardev);
+		why = "nobody listens there";
+		what = "; has QEMU exited?";
+		break;
 	case -ENOTSUP:
-		return fail(HMFS_EXIT_CHARDEV,
-			    "%s: neither a Unix socket nor a character device", chardev);
+	case -EPROTOTYPE:
+		why = "neither a Unix socket to connect to nor a character device";
+		what = "; give the path= of QEMU's -chardev";
+		break;
+	case -EACCES:
+	case -EPERM:
+		why = "no permission";
+		what = "; run hypermemfs as the user that QEMU runs as, or as root";
+		break;
 	case -EHOSTUNREACH:
-		return fail(HMFS_EXIT_CHARDEV, "%s: no such host, or no way to it", chardev);
+		why = "no such host, or no way to it";
+		break;
+	}
+	return fail(HMFS_EXIT_CHARDEV, "%s: %s%s", chardev, why, what);
+}
+
+static int explain_connect(const char *chardev, int timeout_ms, const struct hm_refusal *refusal,
+			   int rc)
+{
+	bool serial = hm_chardev_is_serial(chardev);
+
+	switch (rc) {
 	case -ETIMEDOUT:
-	case -ENOTCONN:
 		return fail(HMFS_EXIT_GUEST,
 			    "%s: nobody answers within %g s; is hypermem.ko loaded in the guest%s, and nobody else connected to this chardev?",
 			    chardev, timeout_ms / 1000.0,
-			    hm_chardev_is_serial(chardev) ? " with tty=" : "");
+			    serial ? " with tty=" : " (with tty=, say serial: before the chardev)");
+	case -EBADMSG:
+		return fail(HMFS_EXIT_GUEST,
+			    "%s: what talks there is not hypermem.ko, it says \"%s\"; %s",
+			    chardev, refusal->heard,
+			    serial ? "is hypermem.ko loaded in the guest with tty=, and this line nobody else's?" :
+				     "give the chardev of the port org.hypermem.*, not a monitor's, console's or agent's");
+	case -ECONNRESET:
+	case -ENOTCONN:
+		return fail(HMFS_EXIT_GUEST,
+			    "%s: the other end hangs up before it answers; is this a chardev of QEMU's, and nobody else connected to it?",
+			    chardev);
 	case -EPROTONOSUPPORT:
 		return fail(HMFS_EXIT_GUEST,
 			    "%s: the guest's module speaks version %u of the protocol, this hypermemfs version %u; use module and hypermemfs of one release",
-			    chardev, version, HYPERMEM_VERSION);
+			    chardev, refusal->version, HYPERMEM_VERSION);
 	case -EPROTO:
 		return fail(HMFS_EXIT_GUEST,
 			    "%s: the answer makes no sense; is it hypermem.ko that is at the other end?",
 			    chardev);
 	}
-	return fail(HMFS_EXIT_CHARDEV, "%s: %s", chardev, g_strerror(-rc));
+	return explain_chardev(chardev, rc);
 }
 
 /* What a signal ends; set before the handler is there. */
@@ -176,9 +249,8 @@ static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options,
 							HMFS_READ_MAX);
 	char *argv[] = { "hypermemfs", "-o", fuse_options, NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
-	int status = HMFS_EXIT_MOUNT;
 	struct fuse *fuse;
-	int rc;
+	int rc, status;
 
 	fuse_set_log_func(keep_fuse_log);
 	fuse = fuse_new(&args, &hmfs_fuse_operations, sizeof(hmfs_fuse_operations), fs);
@@ -191,11 +263,9 @@ static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options,
 		status = fail(HMFS_EXIT_FAILED, "cannot handle signals: %s", g_strerror(-rc));
 		goto destroy;
 	}
-	if (fuse_mount(fuse, options->mountpoint) != 0) {
-		fail(HMFS_EXIT_MOUNT, "cannot mount on %s: %s", options->mountpoint,
-		     fuse_said ? g_strstrip(fuse_said) : g_strerror(errno));
+	status = mount_on(fuse, options->mountpoint);
+	if (status)
 		goto destroy;
-	}
 	fuse_set_log_func(NULL);
 	rc = hmfs_daemon_ready(daemon);
 	if (rc < 0) {
@@ -224,13 +294,13 @@ static int connect_and_serve(const struct hmfs_options *options, struct hmfs_dae
 	};
 	g_autofree char *ram = NULL;
 	struct hm_client *client;
-	uint32_t version = 0;
+	struct hm_refusal refusal;
 	struct hmfs fs;
 	int rc;
 
-	rc = hm_client_open(&config, &version, &client);
+	rc = hm_client_open(&config, &refusal, &client);
 	if (rc < 0)
-		return explain_connect(options->chardev, options->timeout_ms, version, rc);
+		return explain_connect(options->chardev, options->timeout_ms, &refusal, rc);
 	rc = hm_client_start(client);
 	if (rc < 0)
 		rc = fail(HMFS_EXIT_FAILED, "cannot start a thread: %s", g_strerror(-rc));
@@ -252,8 +322,9 @@ int main(int argc, char **argv)
 	struct hmfs_options options;
 	int rc;
 
-	if (hmfs_daemon_init() < 0)
-		return HMFS_EXIT_FAILED;
+	rc = hmfs_daemon_init();
+	if (rc < 0)
+		return fail(HMFS_EXIT_FAILED, "cannot open /dev/null: %s", g_strerror(-rc));
 	rc = hmfs_options_parse(argc, argv, &options);
 	if (rc < 0)
 		return -rc - 1;

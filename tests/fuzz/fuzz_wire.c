@@ -354,9 +354,9 @@ static void fuzz_client(const uint8_t *data, size_t size)
 			     input_byte(&run.input) };
 	GThread *thread = g_thread_new("guest", guest_thread, &run);
 	struct hm_client *client;
-	uint32_t version;
+	struct hm_refusal refusal;
 
-	if (hm_client_open(&config, &version, &client) == 0) {
+	if (hm_client_open(&config, &refusal, &client) == 0) {
 		check(hm_client_start(client) == 0);
 		for (size_t i = 0; i < sizeof(calls); i++)
 			fuzz_call(client, calls[i]);

@@ -23,10 +23,13 @@ def mnt(tmp_path: Path) -> Iterator[Path]:
     unmount(path)
 
 
-def refused(world: World, *args: object) -> str:
+USAGE, CHARDEV, GUEST, MOUNT = 2, 3, 4, 5  # exit codes: fs/exit_codes.h
+
+
+def refused(world: World, *args: object, rc: int) -> str:
     """The one line that hypermemfs says when it cannot mount."""
     done = host([world.daemon, *(os.fspath(a) for a in args)])
-    assert done.rc not in (0, 124), done
+    assert done.rc == rc, done
     assert done.err.count(b"\n") == 1, done.err.decode()
     assert done.err.startswith(b"hypermemfs: ")
     assert done.out == b""
@@ -34,41 +37,42 @@ def refused(world: World, *args: object) -> str:
 
 
 def test_no_such_socket(world: World, mnt: Path) -> None:
-    assert re.search("/nowhere/sock: no such", refused(world, "/nowhere/sock", mnt))
+    assert re.search("/nowhere/sock: no such", refused(world, "/nowhere/sock", mnt, rc=CHARDEV))
     assert os.listdir(mnt) == []
 
 
 def test_a_socket_that_nobody_listens_to(world: World, mnt: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "dead"))
-    assert "nobody listens" in refused(world, tmp_path / "dead", mnt)
+    assert "nobody listens" in refused(world, tmp_path / "dead", mnt, rc=CHARDEV)
 
 
 def test_a_file_that_is_no_socket(world: World, mnt: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    assert "neither a Unix socket nor" in refused(world, tmp_path / "file", mnt)
-    assert "neither" in refused(world, "/", mnt)
-    assert refused(world, "/dev/null", mnt)
+    assert "neither a Unix socket to connect to nor a character device" in refused(world, tmp_path / "file", mnt, rc=CHARDEV)
+    assert "neither" in refused(world, "/", mnt, rc=CHARDEV)
+    assert "hangs up" in refused(world, "/dev/null", mnt, rc=GUEST)
 
 
 def test_a_tcp_port_that_nobody_listens_to(world: World, mnt: Path) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    assert "nobody listens" in refused(world, f"tcp:127.0.0.1:{port}", mnt)
+    assert "nobody listens" in refused(world, f"tcp:127.0.0.1:{port}", mnt, rc=CHARDEV)
 
 
 @pytest.mark.parametrize("how, line", [
     ("no-hello", "nobody answers within 1 s"),
-    ("old-version=0", "version 0 of the protocol"),
+    ("old-version=0", "speaks version 0 of the protocol, this hypermemfs version 1; use module "
+     "and hypermemfs of one release"),
     ("old-version=99", "version 99 of the protocol"),
     ("old-version=0xffffffff", "version 4294967295 of the protocol"),
     ("wrong-nonce", ""), ("short-hello=100", ""), ("short-hello=0", ""), ("max-data=0", ""),
-    ("max-data=4071", ""), ("close", "")])
+    ("max-data=4071", ""), ("close", "hangs up before it answers")])
 def test_a_guest_that_cannot_be_understood(world: HostWorld, mnt: Path, how: str,
                                            line: str) -> None:
     with world.guest("--misbehave", how) as fake:
-        assert line in refused(world, "-o", "timeout=1", fake.socket, mnt)
+        assert line in refused(world, "-o", "timeout=1", fake.socket, mnt, rc=GUEST)
     assert os.listdir(mnt) == []
 
 
@@ -93,12 +97,13 @@ def test_strings_of_the_guest_are_shown_as_text(world: HostWorld) -> None:
 
 def test_a_mount_point_that_cannot_be(world: HostWorld, tmp_path: Path, fake: FakeGuest) -> None:
     (tmp_path / "file").write_text("x")
-    assert "No such file" in refused(world, fake.socket, tmp_path / "nosuch")
-    assert "ot a directory" in refused(world, fake.socket, tmp_path / "file")
+    assert f"no such directory; to make it run: mkdir -p {tmp_path}/nosuch" in \
+        refused(world, fake.socket, tmp_path / "nosuch", rc=MOUNT)
+    assert "not a directory; give" in refused(world, fake.socket, tmp_path / "file", rc=MOUNT)
 
 
 def test_a_mount_point_in_use(world: HostWorld, fake: FakeGuest) -> None:
-    assert "in use" in refused(world, fake.socket, world.mnt)
+    assert "in use" in refused(world, fake.socket, world.mnt, rc=MOUNT)
     assert (world.mnt / "info").exists()
 
 
@@ -110,7 +115,7 @@ def test_a_mount_point_in_use(world: HostWorld, fake: FakeGuest) -> None:
 def test_bad_usage_is_one_line(world: HostWorld, mnt: Path, fake: FakeGuest,
                                args: list[str]) -> None:
     real = {"SOCK": fake.socket, "MNT": mnt}
-    refused(world, *(real.get(arg, arg) for arg in args))
+    refused(world, *(real.get(arg, arg) for arg in args), rc=USAGE)
 
 
 def test_help_and_version(world: World) -> None:

@@ -86,11 +86,11 @@ static void connect_client(struct world *world, int timeout_ms)
 		.interrupted = interrupted,
 	};
 	int64_t until = g_get_monotonic_time() + PATIENCE;
-	uint32_t version;
+	struct hm_refusal refusal;
 	int rc;
 
 	do {
-		rc = hm_client_open(&config, &version, &world->client);
+		rc = hm_client_open(&config, &refusal, &world->client);
 	} while (rc == -ETIMEDOUT && g_get_monotonic_time() < until);
 	assert_int_equal(rc, 0);
 	assert_int_equal(hm_client_start(world->client), 0);
@@ -479,16 +479,16 @@ static void clients_that_come_and_go_leave_no_descriptor(void **state)
 		struct hm_client_config config = { .address = guest->address,
 						   .timeout_ms = LONG_MS };
 		struct hm_client *client;
-		uint32_t version;
+		struct hm_refusal refusal;
 
 		guest->version = i % 4 ? HYPERMEM_VERSION : 9;
 		if (i % 4 == 0) {
-			assert_int_equal(hm_client_open(&config, &version, &client),
+			assert_int_equal(hm_client_open(&config, &refusal, &client),
 					 -EPROTONOSUPPORT);
-			assert_int_equal(version, 9);
+			assert_int_equal(refusal.version, 9);
 			continue;
 		}
-		assert_int_equal(hm_client_open(&config, &version, &client), 0);
+		assert_int_equal(hm_client_open(&config, &refusal, &client), 0);
 		if (i % 4 == 1)		/* or never started */
 			assert_int_equal(hm_client_start(client), 0);
 		hm_client_close(client);

@@ -32,9 +32,9 @@ static struct hm_client *client_of(struct guest *guest, bool readonly)
 		.address = guest->address, .timeout_ms = 2000, .readonly = readonly,
 	};
 	struct hm_client *client;
-	uint32_t version;
+	struct hm_refusal refusal;
 
-	assert_int_equal(hm_client_open(&config, &version, &client), 0);
+	assert_int_equal(hm_client_open(&config, &refusal, &client), 0);
 	assert_int_equal(hm_client_start(client), 0);
 	return client;
 }

@@ -120,13 +120,13 @@ static int start(void **state, uint32_t max_data)
 	struct world *world = g_new0(struct world, 1);
 	struct hm_client_config config = { .timeout_ms = TIMEOUT_MS };
 	struct hm_proc proc;
-	uint32_t version;
+	struct hm_refusal refusal;
 
 	*state = world;
 	sleeper_start(world);
 	guest_start(world, max_data);
 	config.address = world->path;
-	if (hm_client_open(&config, &version, &world->client) || hm_client_start(world->client))
+	if (hm_client_open(&config, &refusal, &world->client) || hm_client_start(world->client))
 		return -1;
 	if (hm_client_read_proc(world->client, (uint32_t)world->sleeper, &proc, &world->who.epoch))
 		return -1;

@@ -46,14 +46,14 @@ static int64_t now_ms(void)
 	return g_get_monotonic_time() / 1000;
 }
 
-static int open_client(struct guest *guest, int timeout_ms, uint32_t *ret_version,
+static int open_client(struct guest *guest, int timeout_ms, struct hm_refusal *refusal,
 		       struct hm_client **ret)
 {
 	struct hm_client_config config = {
 		.address = guest->address, .timeout_ms = timeout_ms, .interrupted = interrupted,
 	};
 
-	return hm_client_open(&config, ret_version, ret);
+	return hm_client_open(&config, refusal, ret);
 }
 
 /* A guest with nobody to talk to. */
@@ -70,9 +70,9 @@ static int setup_guest(void **state)
 
 static void start(struct world *world, int timeout_ms)
 {
-	uint32_t version;
+	struct hm_refusal refusal;
 
-	assert_int_equal(open_client(world->guest, timeout_ms, &version, &world->client), 0);
+	assert_int_equal(open_client(world->guest, timeout_ms, &refusal, &world->client), 0);
 	assert_int_equal(hm_client_start(world->client), 0);
 }
 
@@ -614,11 +614,11 @@ static void without_a_right_hello_there_is_no_client(void **state)
 
 	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
 		int64_t began = now_ms();
-		uint32_t version;
+		struct hm_refusal refusal;
 		int rc;
 
 		guest_script(world->guest, rows[i].answer);
-		rc = open_client(world->guest, TIMEOUT_MS, &version, &world->client);
+		rc = open_client(world->guest, TIMEOUT_MS, &refusal, &world->client);
 		if (rc != rows[i].rc)
 			fail_msg("%s: %d", rows[i].what, rc);
 		if (rows[i].waits)
@@ -630,12 +630,12 @@ static void without_a_right_hello_there_is_no_client(void **state)
 static void another_version_is_told_apart(void **state)
 {
 	struct world *world = *state;
-	uint32_t version = 0;
+	struct hm_refusal refusal;
 
 	world->guest->version = 7;
-	assert_int_equal(open_client(world->guest, TIMEOUT_MS, &version, &world->client),
+	assert_int_equal(open_client(world->guest, TIMEOUT_MS, &refusal, &world->client),
 			 -EPROTONOSUPPORT);
-	assert_int_equal(version, 7);
+	assert_int_equal(refusal.version, 7);
 }
 
 static bool noise_before_hello(struct guest *guest, const struct hm_header *request,

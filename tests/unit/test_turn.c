@@ -59,11 +59,11 @@ static void connect_client(struct world *world, int timeout_ms)
 	struct hm_client_config config = { .address = world->guest->address,
 					   .timeout_ms = timeout_ms };
 	int64_t until = g_get_monotonic_time() + PATIENCE;
-	uint32_t version;
+	struct hm_refusal refusal;
 	int rc;
 
 	do {
-		rc = hm_client_open(&config, &version, &world->client);
+		rc = hm_client_open(&config, &refusal, &world->client);
 	} while (rc == -ETIMEDOUT && g_get_monotonic_time() < until);
 	assert_int_equal(rc, 0);
 	assert_int_equal(hm_client_start(world->client), 0);
