@@ -274,15 +274,17 @@ def module(machine: Machine, directory: Path) -> Path:
 
 
 def _sources(out: Path) -> None:
-    """Copy guest/: what has not changed keeps its time."""
-    for path in (TOP / "guest").rglob("*"):
-        if path.suffix in (".c", ".h", ".sh") or path.name in ("Kbuild", "Makefile"):
-            copy = out / path.relative_to(TOP / "guest")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if not copy.exists() or copy.read_bytes() != path.read_bytes():
-                shutil.copy(path, copy)
+    """Copy guest/ without what has been built there: what has not changed keeps its time."""
+    guest = TOP / "guest"
+    names = {path.relative_to(guest) for pattern in ("*.[ch]", "*.sh", "Kbuild", "Makefile")
+             for path in guest.rglob(pattern) if ".mod." not in path.name}
+    for name in names:
+        copy = out / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists() or copy.read_bytes() != (guest / name).read_bytes():
+            shutil.copy(guest / name, copy)
     for path in out.rglob("*.[ch]"):
-        if not (TOP / "guest" / path.relative_to(out)).exists() and ".mod." not in path.name:
+        if path.relative_to(out) not in names and ".mod." not in path.name:
             path.unlink()
 
 
