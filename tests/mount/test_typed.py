@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from test_mem import opened
-from world import Mount, Victim, World, errno_of, host
+from world import Mount, Victim, World, errno_of, host, wait_for
 
 TYPES = ("int", "long", "ptr", "str", "uint")
 
@@ -18,6 +18,15 @@ TYPES = ("int", "long", "ptr", "str", "uint")
 def order(world: World) -> str:
     """The guest's byte order; that a number is its own address tells whether it is true."""
     return re.search(r"^endian: (\w+)$", (world.mnt / "info").read_text(), re.M)[1]
+
+
+def bits(world: World, pid: int) -> int:
+    """Of a pointer, by the class of the program's ELF file."""
+    return {1: 32, 2: 64}[world.run(["head", "-c", "5", f"/proc/{pid}/exe"]).out[4]]
+
+
+def sizes(world: World, pid: int) -> dict[str, int]:
+    return {"int": 4, "uint": 4, "long": 8, "ptr": bits(world, pid) // 8}
 
 
 @pytest.fixture
@@ -47,20 +56,23 @@ def put(world: World, pid: int, addr: int, data: bytes) -> None:
             done += os.pwrite(fd, data[done:], addr + done)
 
 
-def test_a_number_is_a_line(world: World, victim: Victim) -> None:
+def test_a_number_is_a_line(world: World, victim: Victim, order: str) -> None:
     addr = victim["region"] + 4096
     assert read(world, victim.pid, "int", victim["counter"]) == "12345\n"
     assert read(world, victim.pid, "uint", victim["counter"]) == "12345\n"
     assert read(world, victim.pid, "long", addr) == f"{addr}\n"
-    assert read(world, victim.pid, "ptr", addr) == f"{addr:#x}\n"
+    pointer = 0xabcdef.to_bytes(sizes(world, victim.pid)["ptr"], order)
+    put(world, victim.pid, addr, pointer)
+    assert read(world, victim.pid, "ptr", addr) == "0xabcdef\n"
 
 
-@pytest.mark.parametrize("kind, size, signed", [
-    ("int", 4, True), ("uint", 4, False), ("long", 8, True), ("ptr", 8, False)])
+@pytest.mark.parametrize("kind, signed", [
+    ("int", True), ("uint", False), ("long", True), ("ptr", False)])
 def test_every_number_comes_back_as_it_is_in_memory(world: World, victim: Victim, order: str,
-                                                    kind: str, size: int, signed: bool) -> None:
-    bits = 8 * size
-    low, high = (-1 << bits - 1, (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+                                                    kind: str, signed: bool) -> None:
+    size = sizes(world, victim.pid)[kind]
+    half, whole = 1 << 8 * size - 1, 1 << 8 * size
+    low, high = (-half, half - 1) if signed else (0, whole - 1)
     for addr in victim["region"], victim["region"] + 3, victim["region"] + 4096 - size // 2:
         path = world.path(victim.pid, f"{kind}/{addr:#x}")
         for number in low, low + 1, 0, 1, 0x1234567, high - 1, high:
@@ -74,7 +86,7 @@ def test_every_number_comes_back_as_it_is_in_memory(world: World, victim: Victim
 def test_a_write_changes_these_bytes_alone(world: World, victim: Victim) -> None:
     addr = victim["region"] + 64
     before = world.mem(victim.pid, addr - 16, 40)
-    for kind, size in ("int", 4), ("uint", 4), ("long", 8), ("ptr", 8):
+    for kind, size in sizes(world, victim.pid).items():
         world.path(victim.pid, f"{kind}/{addr}").write_text("0x11111111\n")
         after = world.mem(victim.pid, addr - 16, 40)
         assert after[:16] == before[:16] and after[16 + size:] == before[16 + size:], kind
@@ -159,7 +171,7 @@ def test_a_number_that_does_not_fit_is_not_written(world: World, victim: Victim,
 
 def test_where_not_all_of_it_is_mapped_there_is_nothing(world: World, victim: Victim) -> None:
     hole, page = victim["hole"], victim["page"]
-    for kind, size in ("int", 4), ("uint", 4), ("long", 8), ("ptr", 8):
+    for kind, size in sizes(world, victim.pid).items():
         addrs = [0, hole, hole + page - 1, hole - 1, hole - size + 1, (1 << 63) - 2, (1 << 64) - 1]
         for addr in addrs:
             path = world.path(victim.pid, f"{kind}/{addr:#x}")
@@ -309,18 +321,26 @@ def test_values_are_their_owners_as_mem_is(world: World, victim: Victim) -> None
             assert done.rc != 0 and b"ermission denied" in done.err, command
 
 
-def test_a_64_bit_process_has_pointers_of_8_bytes(world: World, victim: Victim) -> None:
-    assert world.path(victim.pid, "bits").read_text() == "64\n"
-    assert world.path(world.kthread(), "bits").read_text() == "64\n"
+def test_bits_are_those_of_the_program(world: World, victim: Victim) -> None:
+    kernel = re.search(r"^bits: (\d+)$", (world.mnt / "info").read_text(), re.M)[1]
+    assert world.path(victim.pid, "bits").read_text() == f"{bits(world, victim.pid)}\n"
+    assert world.path(world.kthread(), "bits").read_text() == f"{kernel}\n"
 
 
-def test_a_32_bit_process_has_pointers_of_4_bytes(world: World, order: str) -> None:
-    if world.run(["test", "-e", world.tool("mapper32")]).rc:
-        pytest.skip("no mapper32: the compiler makes no static programs of 32 bits "
-                    "(libc6-dev-i386 and lib32gcc-N-dev)")
-    small = world.program("mapper32", "big", "65536")
+@pytest.fixture
+def mapper32(world: World) -> Path:
+    path = world.tool("mapper32")
+    if world.run(["test", "-e", path]).rc:
+        pytest.skip("no mapper32: the compiler makes no static programs of 32 bits for this guest "
+                    "(on amd64 libc6-dev-i386 and lib32gcc-N-dev are missing)")
+    return path
+
+
+def test_a_32_bit_process_has_pointers_of_4_bytes(world: World, mapper32: Path,
+                                                  order: str) -> None:
+    small = world.program(mapper32.name, "big", "65536")
     assert world.path(small.pid, "bits").read_text() == "32\n"
-    assert world.proc(small.pid, "exe")[4] == 1  # ELFCLASS32
+    assert bits(world, small.pid) == 32
     addr = small["region"] + 64
     put(world, small.pid, addr, bytes(range(0x81, 0x91)))
     number = int.from_bytes(bytes(range(0x81, 0x85)), order)
@@ -333,6 +353,22 @@ def test_a_32_bit_process_has_pointers_of_4_bytes(world: World, order: str) -> N
     assert read(world, small.pid, "long", small["region"] + 512) == f"{small['region'] + 512}\n"
     end = small["region"] + small["size"]
     assert read(world, small.pid, "ptr", end - 4)
+
+
+def test_an_exec_changes_how_wide_a_pointer_is(world: World, mapper32: Path) -> None:
+    pid = world.spawn(["sh", "-c", f"sleep 1; exec {mapper32} big 4096"], file="/bin/sh")
+    path = world.path(pid, "bits")
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        assert os.pread(fd, 10, 0) == b"64\n"
+        line = world.wait_output(pid, rb"region=(0x[0-9a-f]+)")
+        assert os.pread(fd, 10, 0) == path.read_bytes() == b"32\n"
+        # An attribute may be a second old.
+        region = int(line[1], 16)
+        put(world, pid, region, b"\x11" * 8)
+        wait_for(lambda: read(world, pid, "ptr", region) == "0x11111111\n", 3)
+    finally:
+        os.close(fd)
 
 
 # How often the guest is asked.
@@ -375,3 +411,18 @@ def test_a_value_costs_one_question(world: World, victim: Victim,
         assert asked(lambda m: errno_of(lambda: write(path(m, name), b"1", b"2"))) == ["WRITE"]
         if kind != "str":
             assert asked(lambda m: errno_of(lambda: write(path(m, name), b"no number"))) == []
+
+
+def test_a_long_string_costs_another(world: World, room: Victim,
+                                     asked: Callable[..., list[str]]) -> None:
+    def path(mount: Mount, name: str) -> Path:
+        return mount.mnt / "pid" / str(room.pid) / name
+
+    def fill(mount: Mount) -> None:
+        write(path(mount, f"str/{room['region']}"), b"x" * 5000)
+
+    asked(fill)
+    for skipped, questions in (0, 2), (5000 - 4071, 1):
+        name = f"str/{room['region'] + skipped}"
+        asked(lambda m: os.listdir(m.mnt / "pid"))
+        assert asked(lambda m: path(m, name).read_bytes()) == ["READ_STR"] * questions
