@@ -311,7 +311,7 @@ static int row_check_open(const struct hmfs_row *row, int flags)
 	if (!row->read)
 		return row->rows ? -EISDIR : -EACCES;
 	/* To what is one value nothing can be added. */
-	if (row->number == HMFS_ADDR && (flags & O_APPEND))
+	if (row->number == HMFS_ADDR && (flags & O_APPEND) && (flags & O_ACCMODE) != O_RDONLY)
 		return -EINVAL;
 	return (flags & O_ACCMODE) != O_RDONLY && !row->write ? -EACCES : 0;
 }

@@ -108,6 +108,12 @@ void hypermem_frame_trim(void);
 
 /* The controllers that there are, and that will be. */
 #if IS_ENABLED(CONFIG_VIRTIO)
+/*
+ * Text of a file of sysfs, ended by NUL: bytes, at most size - 1.  -ENOENT: there is none;
+ * -EOPNOTSUPP: there is no way to tell.
+ */
+ssize_t hypermem_sysfs_read(const char *path, char *text, size_t size);
+
 int hypermem_virtio_register(void);
 void hypermem_virtio_unregister(void);
 #else

@@ -15,11 +15,7 @@
 
 #include <linux/crc32.h>
 #include <linux/device.h>
-#include <linux/fcntl.h>
-#include <linux/file.h>
-#include <linux/fs.h>
 #include <linux/module.h>
-#include <linux/mount.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/tty.h>
@@ -252,29 +248,36 @@ static void tty_line_close(struct tty_struct *tty)
 
 /*
  * A driver has numbers for more lines than there are, and opening one that is not there
- * makes the kernel warn.  sysfs knows, and is asked here in a mount of our own.
+ * makes the kernel warn.
  */
 static bool line_exists(const char *name)
 {
-	struct file_system_type *type = get_fs_type("sysfs");
-	struct vfsmount *mnt;
-	struct file *file;
-	char path[64];
-	bool exists;
+	char path[64], text[16];
 
-	if (!type)
-		return true;	/* there is no way to tell */
-	mnt = kern_mount(type);
-	module_put(type->owner);
-	if (IS_ERR(mnt))
-		return true;
-	snprintf(path, sizeof(path), "class/tty/%s", name);
-	file = hypermem_open_root(mnt, path, O_PATH);
-	exists = !IS_ERR(file);
-	if (exists)
-		fput(file);
-	kern_unmount(mnt);
-	return exists;
+	if (strchr(name, '/'))
+		return false;
+	snprintf(path, sizeof(path), "class/tty/%s/dev", name);
+	return hypermem_sysfs_read(path, text, sizeof(text)) != -ENOENT;
+}
+
+/* Does the kernel write its messages there? */
+static bool line_is_console(const char *name)
+{
+	char text[256], *rest = text, *word;
+
+	if (hypermem_sysfs_read("class/tty/console/active", text, sizeof(text)) < 0)
+		return false;
+	while ((word = strsep(&rest, " \n")))
+		if (!strcmp(word, name))
+			return true;
+	return false;
+}
+
+/* Screens and the ends of pipes cannot be links, and would suffer. */
+static bool tty_is_line(const struct tty_struct *tty)
+{
+	return tty->driver->type != TTY_DRIVER_TYPE_CONSOLE &&
+	       tty->driver->type != TTY_DRIVER_TYPE_PTY;
 }
 
 /* Say why a line is not served; returns rc. */
@@ -283,11 +286,15 @@ static int line_refuse(const char *name, int rc)
 	const char *why = "the line cannot be opened";
 
 	if (rc == -ENODEV)
-		why = "there is no such line; dmesg and /proc/tty/drivers name those that there are";
+		why = "there is no such line; /proc/tty/driver/serial and dmesg name those that there are";
+	else if (rc == -EBUSY && line_is_console(name))
+		why = "the line is in use: the kernel's console is on it; give the guest another serial line, and its name here";
 	else if (rc == -EBUSY)
-		why = "the line is in use, perhaps by a getty";
+		why = "the line is in use, perhaps by a getty: stop that, or name another line";
 	else if (rc == -ENXIO)
-		why = "there is no UART behind the line";
+		why = "there is no UART behind the line; /proc/tty/driver/serial names those that have one";
+	else if (rc == -EINVAL)
+		why = "it is not a serial line; name one, such as ttyS1";
 	pr_err("tty=%s: %s (%d)\n", name, why, rc);
 	return rc;
 }
@@ -304,7 +311,10 @@ static int tty_line_open(const char *name, struct tty_struct **ret)
 	tty = hypermem_tty_kopen(dev);
 	if (IS_ERR(tty))
 		return line_refuse(name, PTR_ERR(tty));
-	rc = tty->ops->open ? tty->ops->open(tty, NULL) : -ENODEV;
+	if (!tty_is_line(tty))
+		rc = -EINVAL;
+	else
+		rc = tty->ops->open ? tty->ops->open(tty, NULL) : -ENODEV;
 	if (rc) {
 		tty_unlock(tty);
 		tty_kclose(tty);
@@ -352,6 +362,9 @@ int hypermem_tty_register(void)
 		goto close;
 	}
 	pr_info("serving serial line %s\n", line_name);
+	if (line_is_console(line_name))
+		pr_warn("tty=%s: the kernel's console is on this line, too: each of its messages may cost a request; better give the guest another serial line\n",
+			line_name);
 	hypermem_link_invite(&ht->link);
 	return 0;
 

@@ -11,9 +11,11 @@
 
 #include <linux/device.h>
 #include <linux/gfp.h>
-#include <linux/kernfs.h>
+#include <linux/kernel.h>
+#include <linux/kobject.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/virtio_ids.h>
 #include <linux/workqueue.h>
@@ -36,25 +38,19 @@ struct hypermem_virtio_ports {
 	unsigned int all, ours;
 };
 
-/*
- * virtio_console shows a port's name only as an attribute in sysfs.  It is asked for
- * here as sysfs would, so that nobody needs to have mounted it.
- */
+/* virtio_console shows a port's name only as an attribute in sysfs. */
 static bool hypermem_virtio_port_is_ours(struct device *dev)
 {
-	struct kernfs_node *kn = kernfs_find_and_get(dev->kobj.sd, "name");
-	struct device_attribute *attr;
+	char *device = kobject_get_path(&dev->kobj, GFP_KERNEL), *path = NULL;
+	char name[NAME_MAX_SIZE];
 	bool ours = false;
-	char *page;
 
-	if (!kn)
-		return false;	/* it has no name */
-	attr = container_of((struct attribute *)kn->priv, struct device_attribute, attr);
-	page = (char *)get_zeroed_page(GFP_KERNEL);
-	if (page && attr->show && attr->show(dev, attr, page) > 0)
-		ours = strstarts(page, HYPERMEM_PORT_PREFIX);
-	free_page((unsigned long)page);
-	kernfs_put(kn);
+	if (device)
+		path = kasprintf(GFP_KERNEL, "%s/name", device + strspn(device, "/"));
+	if (path && hypermem_sysfs_read(path, name, sizeof(name)) > 0)
+		ours = strstarts(name, HYPERMEM_PORT_PREFIX);
+	kfree(path);
+	kfree(device);
 	return ours;
 }
 

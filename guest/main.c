@@ -11,6 +11,7 @@
  *	mem.c		memory and mappings of a process
  *	proc.c		which processes there are, their arguments and environments
  *	procfs.c	what only this kernel's own /proc can say
+ *	sysfs.c		what drivers say nowhere else
  *	window.c	where the host finds this guest's RAM
  *	translate.c	where a process's memory is in it
  *	hook*.c		system calls that the host is told of, or that wait for it

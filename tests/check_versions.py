@@ -10,8 +10,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each tool reads its own file, so there is no one place for it.
 PLACES = {
     "meson.build": r"^  version: '(.*)',$",
-    "guest/main.c": r'^MODULE_VERSION\("(.*)"\);$',
+    "guest/ops.h": r'^#define HYPERMEM_MODULE_VERSION\t"(.*)"$',
     "guest/dkms.conf": r'^PACKAGE_VERSION="(.*)"$',
+    "fs/python/pyproject.toml": r'^version = "(.*)"$',
 }
 
 

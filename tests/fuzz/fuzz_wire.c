@@ -271,7 +271,7 @@ static void fuzz_call(struct hm_client *client, uint8_t which)
 	struct hm_fd fd;
 	ssize_t n = 0;
 
-	switch (which % 12) {
+	switch (which % 13) {
 	case 0:
 		n = hm_client_read(client, who, 0x1000, buf, size);
 		break;
@@ -311,6 +311,10 @@ static void fuzz_call(struct hm_client *client, uint8_t which)
 		break;
 	case 11:
 		hm_client_list_maps(client, who, 0, &array);
+		break;
+	case 12:
+		check(hm_client_read_number(client, who, 0x1000, which & 0x80 ? 8 : 4, &cursor) <= 0);
+		check(hm_client_write_number(client, who, 0x1000, 4, cursor) <= 0);
 		break;
 	}
 	check(n <= (ssize_t)size);

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import lab
+import machines
 from world import FakeGuest, HostWorld, Mount, Victim, VmWorld, World, watchdog
 
 LIMIT = 60.0  # seconds of a test without @pytest.mark.limit
@@ -22,14 +24,14 @@ def _path(config: pytest.Config, option: str, built: str) -> Path:
 @pytest.fixture(scope="session")
 def session_world(pytestconfig: pytest.Config) -> Iterator[World]:
     daemon = _path(pytestconfig, "hypermemfs", "fs/hypermemfs")
-    tools = {"victim": _path(pytestconfig, "victim", "tests/victim"),
-             "mapper": pytestconfig.getoption("builddir") / "tests/mapper"}
-    tools |= {path.name: path for path in
-              pytestconfig.getoption("builddir").glob("tests/mapper32")}
     world: World
     if pytestconfig.getoption("backend") == "vm":
-        world = VmWorld(daemon, _path(pytestconfig, "module", ""), tools)
+        world = VmWorld(daemon, lab.module_for(pytestconfig), lab.programs32(pytestconfig))
     else:
+        tools = {"victim": _path(pytestconfig, "victim", "tests/victim"),
+                 "mapper": pytestconfig.getoption("builddir") / "tests/mapper"}
+        tools |= {path.name: path for path in
+                  pytestconfig.getoption("builddir").glob("tests/mapper32")}
         world = HostWorld(daemon, _path(pytestconfig, "fake_guest", "tests/fake_guest"), tools)
     yield world
     world.close()
@@ -39,7 +41,7 @@ def session_world(pytestconfig: pytest.Config) -> Iterator[World]:
 def world(session_world: World, request: pytest.FixtureRequest) -> Iterator[World]:
     """The guest with its mount; afterwards daemon and guest must be well."""
     limit = request.node.get_closest_marker("limit")
-    with watchdog(limit.args[0] if limit else LIMIT):
+    with watchdog(machines.patience(limit.args[0] if limit else LIMIT)):
         yield session_world
         session_world.forget_processes()
         session_world.forget_mounts()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import machines
 from world import Victim, World, errno_of, host
 
 
@@ -23,7 +24,7 @@ def pattern(addr: int, size: int) -> bytes:
     """What victim.c's fill() puts there: every 8 bytes hold their own address."""
     first = addr & ~7
     words = range(first, addr + size, 8)
-    return struct.pack(f"={len(words)}Q", *words)[addr - first:][:size]
+    return struct.pack(f"{machines.current.struct}{len(words)}Q", *words)[addr - first:][:size]
 
 
 def test_bytes_are_those_at_their_address(world: World, victim: Victim) -> None:
@@ -116,7 +117,7 @@ def test_memory_changes_while_the_file_is_open(world: World) -> None:
     victim = world.victim("count")
     with opened(world, victim.pid) as fd:
         def counter() -> int:
-            return struct.unpack("=I", os.pread(fd, 4, victim["counter"]))[0]
+            return struct.unpack(machines.current.struct + "I", os.pread(fd, 4, victim["counter"]))[0]
 
         first = counter()
         world.wait_output(victim.pid, b"\n%d: " % (first + 3))
@@ -176,7 +177,7 @@ import os, struct
 fd = os.open({str(mem)!r}, os.O_RDONLY)
 for i in range(300):
     addr = {region} + os.getpid() * 8 * (i + 1) % 12000 // 8 * 8
-    assert struct.unpack("=Q", os.pread(fd, 8, addr))[0] == addr
+    assert struct.unpack("{machines.current.struct}Q", os.pread(fd, 8, addr))[0] == addr
 """
     done = host(["bash", "-c", "for i in 1 2 3 4 5 6 7 8; do /usr/bin/python3 -c \"$1\" & pids+=($!); "
                  "done; for pid in ${pids[@]}; do wait $pid || exit 1; done", "x", script])

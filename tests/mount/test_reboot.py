@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.vm("this host is not rebooted for a test; see test_fau
               pytest.mark.daemon_talks, pytest.mark.limit(180)]
 
 
+@pytest.mark.needs("reset")
 def test_a_reboot_makes_open_files_stale_and_new_ones_work(world: VmWorld, victim: Victim) -> None:
     with opened(world, victim.pid) as fd:
         assert os.pread(fd, 8, victim["region"]) == pattern(victim["region"], 8)

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS / "vm"))
 import lab  # noqa: E402
+import machines  # noqa: E402
+from machines import patience  # noqa: E402
 
 PROMPTLY = 20.0
 Arg = str | bytes | os.PathLike
@@ -51,14 +53,14 @@ def host(command: str | Sequence[Arg], stdin: bytes = b"", timeout: float = PROM
          **kwargs: Any) -> Result:
     """Run a command on the host; it is killed when the time is up."""
     argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
-    done = subprocess.run(["timeout", "-k", "1", str(timeout), *argv], input=stdin,
+    done = subprocess.run(["timeout", "-k", "1", str(patience(timeout)), *argv], input=stdin,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = PROMPTLY, step: float = 0.02) -> Any:
     """What `condition` returns as soon as it is true."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + patience(timeout)
     while not (value := condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"still not true after {timeout} s: {condition}")
@@ -110,7 +112,7 @@ class Mount:
         """Unmount; the daemon's exit status."""
         unmount(self.mnt)
         try:
-            rc = self.process.wait(PROMPTLY)
+            rc = self.process.wait(patience(PROMPTLY))
         except subprocess.TimeoutExpired:
             self.process.kill()
             rc = self.process.wait()
@@ -388,9 +390,12 @@ class VmWorld(World):
     def __init__(self, daemon: Path, module: Path, tools: Mapping[str, Path]) -> None:
         super().__init__(daemon)
         self._dir = Path(tempfile.mkdtemp(prefix="hypermemfs-vm."))
-        files: dict[Arg, str] = {path: f"/bin/{name}" for name, path in tools.items()}
+        machine = machines.current
+        self.is_x86 = machine.arch in ("amd64", "i386")
         kernel = lab.kernel()
-        image = lab.initramfs(self._dir / "initramfs", {module: "/hypermem.ko", **files}, kernel)
+        files: dict[Arg, str] = {path: f"/bin/{name}" for name, path in tools.items()}
+        files |= {module: "/hypermem.ko", TESTS / "mount/mapper.c": "/bin/mapper"}
+        image = lab.initramfs(self._dir / "initramfs", files, kernel)
         self.guest = lab.Guest.boot(kernel, image, mem="1G")
         self.chardev = self.guest.hm_socket
         try:

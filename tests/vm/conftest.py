@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "mount")]
 import lab  # noqa: E402
 from lab import Guest  # noqa: E402
+from machines import patience  # noqa: E402
 from link import Link  # noqa: E402
 from world import Mount, watchdog  # noqa: E402
 
@@ -30,14 +30,10 @@ class Kit(NamedTuple):
 
 @pytest.fixture(scope="session")
 def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Kit:
-    module = pytestconfig.getoption("module")
-    if not module.exists():
-        pytest.exit(f"{module} does not exist: build it, or say where it is with --module", 2)
     directory = tmp_path_factory.mktemp("kit")
-    # A copy: it may be built anew meanwhile.
-    copy = shutil.copy(module, directory / "hypermem.ko")
     kernel = lab.kernel()
-    return Kit(kernel, lab.initramfs(directory / "initramfs", {copy: "/hypermem.ko"}, kernel))
+    files = {lab.module_for(pytestconfig): "/hypermem.ko"}
+    return Kit(kernel, lab.initramfs(directory / "initramfs", files, kernel))
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +55,7 @@ def seconds(pytestconfig: pytest.Config) -> float:
 def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that waits for a mount for ever loses it."""
     limit = request.node.get_closest_marker("limit")
-    with watchdog(limit.args[0] if limit else LIMIT):
+    with watchdog(patience(limit.args[0] if limit else LIMIT)):
         yield
 
 

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: MIT
 """The VM lab: boots a small Debian-kernel guest under QEMU and runs commands in it.
 
-    with Guest.boot(kernel(), initramfs(dir, {"guest/hypermem.ko": "/hypermem.ko"})) as guest:
+    with Guest.boot(kernel(), initramfs(dir, {module(dir): "/hypermem.ko"})) as guest:
         guest.run("ps").out
         guest.hm_socket         # QEMU's end of the hypermem port: what hypermemfs mounts
         guest.check_console()   # raises if the kernel has complained
 
-Commands go to tests/vm/agent.c over a virtio-serial controller of their own.  A Guest may be
-used by many threads.  By hand: python3 tests/vm/lab.py --help
+Which machine it is machines.use() says; how long anything may take is in seconds of the default
+machine's.  Commands go to tests/vm/agent.c over a virtio-serial controller of their own.  A Guest
+may be used by many threads.  By hand: python3 tests/vm/lab.py --help
 """
 from __future__ import annotations
 
@@ -36,7 +37,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import kit
+import machines
+from machines import patience
+
+if TYPE_CHECKING:
+    import pytest
 
 HERE = Path(__file__).resolve().parent
 PROMPTLY = 30.0  # what answers at once has had this long, in seconds, on however busy a host
@@ -57,28 +65,39 @@ class Result(NamedTuple):
 
 def kernel() -> Path:
     """The directory with the guest's kernel; fetches it if need be."""
-    return Path(_shell("lab_kernel"))
+    return kit.kernel(machines.current)
 
 
 def headers() -> Path:
     """The directory to build the guest's modules in (KDIR)."""
-    return Path(_shell("lab_headers"))
+    return kit.headers(machines.current)
+
+
+def module(directory: Path) -> Path:
+    """guest/hypermem.ko, built for that kernel in (a copy in) `directory`."""
+    return kit.module(machines.current, directory)
+
+
+def module_for(config: pytest.Config) -> Path:
+    """The one that pytest is to test: --module, or built in the build directory."""
+    if path := config.getoption("module"):
+        if not path.exists():
+            raise LabError(f"--module: {path} does not exist")
+        return path
+    return module(config.getoption("builddir") / "machines" / machines.current.name)
+
+
+def programs32(config: pytest.Config) -> dict[str, Path]:
+    """Programs of 32 bits that the build directory has, if the guest's kernel can execute them."""
+    if "m32" not in machines.current.features:
+        return {}
+    return {path.name: path for path in config.getoption("builddir").glob("tests/*32")
+            if path.is_file()}
 
 
 def initramfs(out: Path, files: Mapping[Bytes, str] = {}, kernel_dir: Path | None = None) -> Path:
-    """Make the initramfs `out`, with host files at paths of the guest."""
-    pairs = [os.fsencode(src) + b"=" + dest.encode() for src, dest in files.items()]
-    subprocess.run([HERE / "mkinitramfs.sh", out, kernel_dir or kernel(), *pairs],
-                   check=True, timeout=120)
-    return out
-
-
-def _shell(function: str) -> str:
-    done = subprocess.run(["sh", "-c", f'. "$1/lib.sh"; {function}', "lab", HERE],
-                          stdout=subprocess.PIPE, text=True, timeout=1800)
-    if done.returncode:
-        raise LabError(f"{function} failed")
-    return done.stdout.strip()
+    """Make the initramfs `out`, with host files at paths of the guest; C files are compiled."""
+    return kit.initramfs(machines.current, out, files, kernel_dir)
 
 
 # What a healthy guest's console never says.
@@ -90,8 +109,7 @@ COMPLAINTS = re.compile(
 
 # tests/vm/agent.c: enum type, struct frame, struct command.
 HELLO, RUN, SPAWN, KILL, OUT, ERR, EXIT, PID, FAIL = range(1, 10)
-FRAME = struct.Struct("=III")
-COMMAND = struct.Struct("=II")
+FRAME, COMMAND, INT = "III", "II", "i"  # with the guest's byte order in front
 NO_ENV = 0xFFFFFFFF
 
 
@@ -104,7 +122,7 @@ def _command(argv: Sequence[Bytes], env: Env,
     strings = [os.fsencode(cwd), os.fsencode(file) if file else args[0], *args, *vars_]
     if any(b"\0" in s for s in strings):
         raise ValueError("NUL in an argument")
-    return (COMMAND.pack(len(args), NO_ENV if env is None else len(vars_)) +
+    return (struct.pack(machines.current.struct + COMMAND, len(args), NO_ENV if env is None else len(vars_)) +
             b"".join(s + b"\0" for s in strings))
 
 
@@ -116,6 +134,7 @@ class _Agent:
         self._sock.connect(str(path))
         self._send_lock = threading.Lock()
         # Frames for the previous host's commands may still come: they must not be taken for ours.
+        self._frame = struct.Struct(machines.current.struct + FRAME)
         self._ids = itertools.count(secrets.randbits(31))
         self._waiting: dict[int, queue.SimpleQueue[tuple[int, bytes]]] = {}
         self.boot_id = self._hello(timeout, alive)
@@ -126,7 +145,7 @@ class _Agent:
         """Wait for the guest; QEMU keeps what we send until somebody opens the port."""
         nonce = secrets.token_hex(16).encode()
         self.send(0, HELLO, nonce)
-        end = time.monotonic() + timeout
+        end = time.monotonic() + patience(timeout)
         self._sock.settimeout(0.2)
         seen = bytearray()  # may begin with the rest of a frame for the previous host
         while not seen.endswith(nonce):
@@ -142,7 +161,7 @@ class _Agent:
 
     def send(self, id_: int, type_: int, payload: bytes = b"") -> None:
         with self._send_lock:
-            self._sock.sendall(FRAME.pack(len(payload), id_, type_) + payload)
+            self._sock.sendall(self._frame.pack(len(payload), id_, type_) + payload)
 
     def start(self, type_: int, payload: bytes) -> tuple[int, queue.SimpleQueue]:
         id_ = next(self._ids)
@@ -156,15 +175,15 @@ class _Agent:
     def _receive(self) -> None:
         try:
             with self._sock.makefile("rb") as stream:
-                while len(head := stream.read(FRAME.size)) == FRAME.size:
-                    size, id_, type_ = FRAME.unpack(head)
+                while len(head := stream.read(self._frame.size)) == self._frame.size:
+                    size, id_, type_ = self._frame.unpack(head)
                     data = stream.read(size)
                     if waiting := self._waiting.get(id_):
                         waiting.put((type_, data))
         except OSError:
             pass
         for waiting in list(self._waiting.values()):
-            waiting.put((FAIL, struct.pack("=i", errno.ECONNRESET)))
+            waiting.put((FAIL, struct.pack(machines.current.struct + INT, errno.ECONNRESET)))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -175,7 +194,7 @@ class _Agent:
 class _Qmp:
     def __init__(self, path: Path) -> None:
         self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.settimeout(PROMPTLY)
+        self._sock.settimeout(patience(PROMPTLY))
         self._sock.connect(str(path))
         self._lock = threading.RLock()
         self._buf = b""
@@ -206,7 +225,7 @@ class _Qmp:
                     return message["return"]
 
     def wait(self, event: str, timeout: float) -> None:
-        end = time.monotonic() + timeout
+        end = time.monotonic() + patience(timeout)
         while not any(e["event"] == event for e in self.events):
             if time.monotonic() > end:
                 raise LabError(f"no {event} from QEMU within {timeout} s")
@@ -238,15 +257,16 @@ class Guest:
              append: str = "", qemu_args: Sequence[Bytes] = (), hypermem_args: str = "",
              console: str = "last", load_hypermem: bool = True, kvm: bool = False,
              hm_chardev: str = "", hm_bus: str = "", hm_port: str = "virtserialport",
-             machine: str = "pc",
+             qemu_machine: str = "",
              directory: Path | None = None, linger: bool = False, timeout: float = 60.0) -> Guest:
         """Boot and wait for the agent (with console="none": there is none, and no waiting).
 
-        kernel is a directory as kernel() gives it, or an image.  console says when virtio_console
-        is loaded: "last" (after hypermem), "first" or "none".  hypermem_args are words NAME=VALUE.
+        kernel is a directory as kernel() gives it, or an image.  smp and mem (of M or G) are cut to
+        what the machine can have.  console says when virtio_console is loaded: "last" (after
+        hypermem), "first" or "none".  hypermem_args are words NAME=VALUE.
         hm_chardev is QEMU's chardev of hypermem's port (by default hm_socket), hm_bus more
-        properties of its controller, hm_port its driver and more of its properties.  machine is
-        QEMU's, and more of its properties; with microvm the controllers are on virtio-mmio.
+        properties of its controller, hm_port its driver and more of its properties.  qemu_machine
+        is QEMU's, if not the table's, with its properties; that of microvm has virtio-mmio.
         directory gets sockets, console.log and qemu.pid; by default it is a temporary one.
         linger: the guest outlives this process.
         """
@@ -258,18 +278,23 @@ class Guest:
         image = kernel
         if kernel.is_dir():
             image = next(f for n in ("vmlinux", "vmlinuz") if (f := kernel / n).exists())
-        words = ["console=ttyS0", "loglevel=7", "rdinit=/init", f"lab.console={console}",
-                 f"lab.hypermem={int(load_hypermem)}",
+        machine = machines.current
+        words = [f"console={machine.console}", "loglevel=7", "rdinit=/init",
+                 f"lab.console={console}", f"lab.hypermem={int(load_hypermem)}",
                  *(f"lab.hypermem_args={arg}" for arg in hypermem_args.split()), append]
+        controller = machine.virtio("virtio-serial")
+        if qemu_machine.startswith("microvm"):
+            controller = "virtio-serial-device"
 
-        bus = "device" if machine.startswith("microvm") else "pci"
+        accel = "kvm:tcg" if kvm else "tcg"
 
         def server(name: str) -> str:
             return f"socket,id={name},path={directory}/{name}.sock,server=on,wait=off"
 
         argv: list[Bytes] = [
-            "qemu-system-x86_64", "-machine", f"{machine},accel={'kvm:tcg' if kvm else 'tcg'}",
-            "-cpu", "max", "-smp", str(smp), "-m", mem,
+            machine.qemu, "-machine", f"{qemu_machine or machine.type},accel={accel}",
+            *machine.options,
+            "-smp", str(min(smp, machine.cpus)), "-m", f"{min(_mib(mem), machine.mem)}M",
             "-nodefaults", "-no-user-config", "-nographic", "-display", "none",
             "-kernel", image, "-initrd", initramfs, "-append", " ".join(words),
             # A socket so that one may type, a log for what is said while nobody listens.
@@ -277,9 +302,9 @@ class Guest:
             "-serial", "chardev:console",
             "-chardev", server("qmp"), "-mon", "chardev=qmp,mode=control",
             "-chardev", f"{hm_chardev},id=hm" if hm_chardev else server("hm"),
-            "-device", ",".join(filter(None, [f"virtio-serial-{bus},id=hmbus", hm_bus])),
+            "-device", ",".join(filter(None, [f"{controller},id=hmbus", hm_bus])),
             "-device", f"{hm_port},bus=hmbus.0,chardev=hm,name=org.hypermem.0",
-            "-chardev", server("lab"), "-device", f"virtio-serial-{bus},id=labbus",
+            "-chardev", server("lab"), "-device", f"{controller},id=labbus",
             "-device", "virtserialport,bus=labbus.0,chardev=lab,name=lab.0",
             *qemu_args]
         (directory / "console.log").write_bytes(b"")
@@ -287,6 +312,7 @@ class Guest:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                        start_new_session=True,
                                        preexec_fn=None if linger else _die_with_parent)
+        (directory / "machine").write_text(f"{machine.name}\n")
         (directory / "qemu.pid").write_text(f"{process.pid}\n")
         (directory / "qemu.cmd").write_bytes(
             shlex.join(os.fsdecode(a) for a in argv).encode() + b"\n")
@@ -390,7 +416,7 @@ class Guest:
             self._agent = None
 
     def _connect_qmp(self) -> _Qmp:
-        end = time.monotonic() + PROMPTLY
+        end = time.monotonic() + patience(PROMPTLY)
         while True:
             try:
                 return _Qmp(self.dir / "qmp.sock")
@@ -423,7 +449,7 @@ class Guest:
                 time.sleep(0.01)
 
     def wait_console(self, pattern: str, timeout: float = PROMPTLY) -> re.Match[str]:
-        end = time.monotonic() + timeout
+        end = time.monotonic() + patience(timeout)
         while not (found := re.search(pattern, self.console())):
             self._check_alive()
             if time.monotonic() > end:
@@ -449,7 +475,7 @@ class Guest:
         argv = ["sh", "-c", command] if isinstance(command, str) else command
         id_, replies = agent.start(RUN, _command(argv, env, cwd, None) + stdin)
         out: dict[int, list[bytes]] = {OUT: [], ERR: []}
-        end = time.monotonic() + timeout
+        end = time.monotonic() + patience(timeout)
         try:
             while True:
                 type_, data = replies.get(timeout=max(0.0, end - time.monotonic()))
@@ -463,7 +489,7 @@ class Guest:
             raise TimeoutError(f"in the guest, within {timeout} s: {command!r}: {said!r}") from None
         finally:
             agent.forget(id_)
-        value = struct.unpack("=i", data)[0]
+        value = struct.unpack(machines.current.struct + INT, data)[0]
         if type_ == FAIL:
             raise OSError(value, os.strerror(value), repr(argv[0]))
         result = Result(os.waitstatus_to_exitcode(value), b"".join(out[OUT]), b"".join(out[ERR]))
@@ -481,12 +507,12 @@ class Guest:
         assert self._agent, "no agent in this guest"
         id_, replies = self._agent.start(SPAWN, _command(argv, env, cwd, file))
         try:
-            type_, data = replies.get(timeout=PROMPTLY)
+            type_, data = replies.get(timeout=patience(PROMPTLY))
         except queue.Empty:
             raise TimeoutError(f"in the guest: spawn {argv[0]!r}") from None
         finally:
             self._agent.forget(id_)
-        value = struct.unpack("=i", data)[0]
+        value = struct.unpack(machines.current.struct + INT, data)[0]
         if type_ == FAIL:
             raise OSError(value, os.strerror(value), repr(file or argv[0]))
         return value
@@ -496,7 +522,7 @@ class Guest:
         return self.read_file(f"/run/lab/{pid}.out")
 
     def wait_output(self, pid: int, pattern: bytes, timeout: float = PROMPTLY) -> re.Match[bytes]:
-        end = time.monotonic() + timeout
+        end = time.monotonic() + patience(timeout)
         while not (found := re.search(pattern, text := self.output(pid))):
             if time.monotonic() > end:
                 raise TimeoutError(f"no {pattern!r} from process {pid}, but {text[-500:]!r}")
@@ -528,6 +554,10 @@ class Guest:
             raise OSError(result.err.decode(errors="replace").strip())
 
 
+def _mib(size: str) -> int:
+    return int(size[:-1]) << (10 if size.endswith("G") else 0)
+
+
 def parse_victim(line: bytes) -> dict[str, Any]:
     """The `key=value ...` line of victim.c."""
     words = (word.split("=", 1) for word in os.fsdecode(line).split())
@@ -539,7 +569,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     boot = commands.add_parser("boot", help="boot a guest and leave it running")
     boot.add_argument("dir", type=Path, nargs="?", help="where its sockets and logs go")
-    boot.add_argument("--module", type=Path, help="hypermem.ko")
+    boot.add_argument("--machine", default=machines.DEFAULT, choices=list(machines.TABLE),
+                      metavar="NAME", help=", ".join(machines.TABLE))
+    boot.add_argument("--module", type=Path, help="hypermem.ko (default: guest/, built for it)")
     boot.add_argument("--file", action="append", default=[], metavar="SRC=DEST",
                       help="a file to put into the guest")
     boot.add_argument("--smp", type=int, default=1)
@@ -551,6 +583,10 @@ def main() -> int:
     run = commands.add_parser("run", help="run a command in a guest")
     run.add_argument("dir", type=Path)
     run.add_argument("argv", nargs=argparse.REMAINDER, help="one word: a shell command")
+    build = commands.add_parser("module", help="build the module for a machine")
+    build.add_argument("--machine", default=machines.DEFAULT, choices=list(machines.TABLE),
+                       metavar="NAME")
+    build.add_argument("dir", type=Path, help="where to")
     for name, text in ("stop", "stop a guest"), ("check", "look for complaints on its console"):
         commands.add_parser(name, help=text).add_argument("dir", type=Path)
     args = parser.parse_args()
@@ -559,9 +595,8 @@ def main() -> int:
         directory = args.dir or Path(tempfile.mkdtemp(prefix="hypermem-lab."))
         directory.mkdir(exist_ok=True)
         files = dict(word.split("=", 1) for word in args.file)
-        if args.module:
-            files[str(args.module)] = "/hypermem.ko"
-        _shell("lab_packages qemu-system-x86 busybox-static cpio gcc libc6-dev")
+        machines.use(args.machine)
+        files[str(args.module or module(directory / "module"))] = "/hypermem.ko"
         image = initramfs(directory / "initramfs", files)
         Guest.boot(kernel(), image, smp=args.smp, mem=args.mem, kvm=args.kvm, append=args.append,
                    console=args.console, hypermem_args=args.hypermem_args, directory=directory,
@@ -570,7 +605,11 @@ def main() -> int:
               f"console    {directory}/console.log\n"
               f"a command  {sys.argv[0]} run {directory} 'ps'\n"
               f"the end    {sys.argv[0]} stop {directory}")
+    elif args.command == "module":
+        machines.use(args.machine)
+        print(module(args.dir))
     elif args.command == "run":
+        machines.use((args.dir / "machine").read_text().strip())
         guest = Guest.attach(args.dir)
         stdin = b"" if sys.stdin.isatty() else sys.stdin.buffer.read()
         result = guest.run(args.argv[0] if len(args.argv) == 1 else args.argv, stdin, 86400)
@@ -588,5 +627,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (LabError, OSError) as error:
+    except (LabError, kit.KitError, OSError) as error:
         sys.exit(f"{sys.argv[0]}: {error}")

@@ -53,14 +53,14 @@ lab_headers() {
     printf '/usr/src/linux-headers-%s\n' "$lab_rel"
 }
 
-# A directory with the guest's kernel: vmlinuz, vmlinux (the same, unpacked: it boots twice as
-# fast), modules/*.ko.  The package is unpacked and never installed; its version is that of the
-# headers, to the letter.
+# A directory with the guest's kernel, as lab_pick leaves it.  The package is unpacked and never
+# installed; its version is that of the headers, to the letter.
 lab_kernel() {
     lab_rel=$(lab_release) || exit 1
     lab_ver=$(dpkg-query -W -f '${Version}' "linux-headers-$lab_rel") || exit 1
-    lab_dir=$lab_cache/linux-$lab_rel-$lab_ver
+    lab_dir=$lab_cache/kernel-$lab_rel-$lab_ver
     if [ ! -d "$lab_dir" ]; then
+        lab_packages kmod xz-utils
         lab_say "fetching linux-image-$lab_rel $lab_ver (unpacked to $lab_dir, not installed)"
         mkdir -p "$lab_cache" || exit 1
         lab_tmp=$(mktemp -d "$lab_cache/fetch.XXXXXX") || exit 1
@@ -77,16 +77,48 @@ lab_kernel() {
 lab_fetch() (
     cd "$1" || exit 1
     lab_download "$2" || { lab_apt update && lab_download "$2"; } || exit 1
-    mkdir -p root kernel/modules
+    mkdir root kernel
     # Of the 400 MB of the package these are all that the lab needs.
     dpkg-deb --fsys-tarfile linux-image-*.deb | tar -x -C root --wildcards './boot/vmlinuz-*' \
-        '*/drivers/virtio/virtio*.ko*' '*/drivers/char/virtio_console.ko*' \
-        '*/fs/fuse/fuse.ko*' || exit 1
-    find root/ -name '*.ko.xz' -exec unxz {} +
-    mv root/boot/vmlinuz-* kernel/vmlinuz || exit 1
-    find root/ -name '*.ko' -exec mv -t kernel/modules {} + || exit 1
-    if lab_unpack kernel/vmlinuz >vmlinux; then mv vmlinux kernel/vmlinux; fi
+        './lib/modules/*/modules.*' '*/drivers/virtio/virtio*.ko*' \
+        '*/drivers/char/virtio_console.ko*' '*/fs/fuse/fuse.ko*' || exit 1
+    lab_pick root kernel
 )
+
+# Take from an unpacked linux-image package in $1 what the lab needs, to $2: vmlinuz or vmlinux (both
+# if the one can be unpacked to the other, which boots twice as fast), and in modules/ those that
+# the lab loads and what they need, with `bus` to say which are loaded first, in order.
+lab_pick() {
+    [ -d "$1/lib/modules" ] || ln -s usr/lib "$1/lib" || return 1
+    lab_mods=$(echo "$1"/lib/modules/*)
+    for lab_file in "$1"/boot/vmlinu[xz]-*; do
+        lab_to=${lab_file##*/}
+        cp "$lab_file" "$2/${lab_to%%-*}" || return 1
+    done
+    if [ -e "$2/vmlinuz" ]; then
+        if lab_unpack "$2/vmlinuz" >"$2/tmp"; then mv "$2/tmp" "$2/vmlinux"; else rm "$2/tmp"; fi
+    fi
+    mkdir "$2/modules" && depmod -b "$1" "${lab_mods##*/}" || return 1
+    lab_closure virtio_pci virtio_mmio >"$2/modules/bus"
+    for lab_file in $(cat "$2/modules/bus") $(lab_closure virtio_console fuse); do
+        find "$lab_mods" -name "$lab_file.ko*" -exec cp -t "$2/modules" {} +
+    done
+    for lab_file in "$2"/modules/*.ko.*; do
+        case $lab_file in
+        *.xz) xz -d "$lab_file" ;;
+        *.zst) zstd -q -d --rm "$lab_file" ;;
+        *.gz) gzip -d "$lab_file" ;;
+        esac || return 1
+    done
+}
+
+# The modules "$@" of $lab_mods that there are, each behind those that it needs.
+lab_closure() {
+    for lab_name; do
+        sed -n "s,^[^:]*/$lab_name\.ko[^:/]*: *,&,p" "$lab_mods/modules.dep" | tr -d ':' |
+            tr ' ' '\n' | sed -n 's,.*/\([^/]*\)\.ko.*,\1,p' | tac
+    done | awk '!seen[$0]++'
+}
 
 # As root, apt would warn that its own user cannot write here.
 lab_download() { timeout 600 apt-get -qq -o APT::Sandbox::User=root download "$1" >&2; }
@@ -94,6 +126,7 @@ lab_download() { timeout 600 apt-get -qq -o APT::Sandbox::User=root download "$1
 # Print the ELF file inside a bzImage (Documentation/arch/x86/boot.rst: setup_sects, payload_offset
 # and payload_length; the payload ends with its unpacked size).
 lab_unpack() {
+    [ "$(tail -c +515 "$1" | head -c 4)" = HdrS ] || return 1
     lab_start=$((($(lab_u32 "$1" 497) % 256 + 1) * 512 + $(lab_u32 "$1" 584)))
     lab_size=$(($(lab_u32 "$1" 588) - 4))
     for lab_tool in xz zstd gzip; do

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from machines import patience
+
 DATA = 0x100
 HELLO, READ, WRITE, READ_STR = 1 | DATA, 2, 3 | DATA, 4
 READ_PROCARGS, READ_PROCENV, READ_FD_NAME = 5, 6, 7
@@ -109,7 +111,7 @@ def proc(record: bytes) -> Proc:
 class Link:
     def __init__(self, path: Path, timeout: float = PROMPTLY) -> None:
         """Connect; no reply takes longer than `timeout` seconds."""
-        self.timeout = timeout
+        self.timeout = patience(timeout)
         self._sock = socket.socket(socket.AF_UNIX)
         self._path = str(path)
         self._connect(self._path)
@@ -158,7 +160,7 @@ class Link:
     def hello(self, flags: int = 0, version: int = VERSION, max_data: int = 1 << 16) -> Hello:
         """Begin a session: say HELLO, again at each RESET, and drop what is not the reply."""
         try:
-            return self._hello(flags, version, max_data, time.monotonic() + 1)
+            return self._hello(flags, version, max_data, time.monotonic() + patience(1))
         except TimeoutError:
             # QEMU's port may be stuck if the host before left while it was being written to.
             self._sock.close()
@@ -189,7 +191,7 @@ class Link:
 
     def receive(self, timeout: float | None = None) -> Frame:
         """The next frame, RESET included."""
-        end = time.monotonic() + (self.timeout if timeout is None else timeout)
+        end = time.monotonic() + (self.timeout if timeout is None else patience(timeout))
         while len(self._in) < HEADER.size:
             self._more(end)
         op, pid, addr, size, tag, stamp = HEADER.unpack_from(self._in)

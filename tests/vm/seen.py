@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import machines
 from lab import Guest
 from world import Mount, errno_of
 
@@ -44,7 +45,7 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
 def pattern(addr: int, size: int) -> bytes:
     """What victim.c's fill() has put there."""
     first = addr & ~7
-    words = b"".join(a.to_bytes(8, "little") for a in range(first, addr + size, 8))
+    words = b"".join(a.to_bytes(8, machines.current.byteorder) for a in range(first, addr + size, 8))
     return words[addr - first:][:size]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lab import headers
 
-pytestmark = pytest.mark.vm("is about the module")
+pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("headers")]
 
 GUEST = Path(__file__).resolve().parents[2] / "guest"
 

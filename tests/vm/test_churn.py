@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 
 import lab
+import machines
 from conftest import Kit
 from lab import Guest
 from world import Mount, errno_of
@@ -45,12 +45,9 @@ def built(config: pytest.Config, name: str) -> Path:
 def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Kit:
     """Guests with churn."""
     directory = tmp_path_factory.mktemp("churn")
-    files: dict[lab.Bytes, str] = {
-        # A copy: it may be built anew meanwhile.
-        shutil.copy(pytestconfig.getoption("module"), directory / "hypermem.ko"): "/hypermem.ko",
-        built(pytestconfig, "churn"): "/bin/churn"}
-    for path in pytestconfig.getoption("builddir").glob("tests/churn32"):
-        files[path] = "/bin/churn32"
+    files: dict[lab.Bytes, str] = {lab.module_for(pytestconfig): "/hypermem.ko",
+                                   Path(__file__).with_name("churn.c"): "/bin/churn"}
+    files |= {path: f"/bin/{name}" for name, path in lab.programs32(pytestconfig).items()}
     kernel = lab.kernel()
     return Kit(kernel, lab.initramfs(directory / "initramfs", files, kernel))
 
@@ -316,7 +313,7 @@ def read(mount: Mount, pid: int, addr: int, size: int, part: int) -> bytes:
 
 def words(addr: int, size: int) -> bytes:
     """Of generation 1."""
-    return b"".join((a | 2 << 48).to_bytes(8, "little") for a in range(addr, addr + size, 8))
+    return b"".join((a | 2 << 48).to_bytes(8, machines.current.byteorder) for a in range(addr, addr + size, 8))
 
 
 # What is in it, if that can be said.

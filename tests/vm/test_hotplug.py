@@ -16,7 +16,7 @@ from seen import mem_errno, opened, path, pattern
 from test_module import check_mounted, console_ports, driver, served
 from world import Mount, errno_of, wait_for
 
-pytestmark = pytest.mark.vm("is about the module")
+pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("hotplug")]
 
 NO_LINK = {"OK", "ENOTCONN", "ETIMEDOUT"}
 SIZE = 1 << 20

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import machines
 from lab import Guest
 from link import (CHUNK, DATA, HELLO, HELLO_REPLY, LIST_PROCS, MAGIC, READ, READ_FAIL, READ_OK,
                   READ_PARTIAL, READ_PROC, READ_STR, READONLY, RESET, TRANSLATE, VERSION, WINDOW,
@@ -25,7 +26,7 @@ def victim(guest: Guest) -> dict:
 
 def pattern(addr: int, size: int) -> bytes:
     """What victim.c's fill() has put there; addr and size are multiples of 8."""
-    return b"".join(a.to_bytes(8, "little") for a in range(addr, addr + size, 8))
+    return b"".join(a.to_bytes(8, machines.current.byteorder) for a in range(addr, addr + size, 8))
 
 
 def served(guest: Guest, victim: dict) -> bool:

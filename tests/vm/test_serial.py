@@ -2,9 +2,16 @@
 """A serial line as the link: what it is given is a UART of QEMU's, and what comes over it may be noise."""
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import random
+import re
+import socket
+import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -211,6 +218,12 @@ def test_a_line_that_cannot_be_had_is_refused(guest: Guest, line: Path) -> None:
         assert "tty=nothing: there is no such line" in refused(guest, "nothing")
         assert "tty=../null: there is no such line" in refused(guest, "../null")
         assert "tty=ttyS3: there is no UART behind the line" in refused(guest, "ttyS3")
+        assert "ttyS0: the line is in use: the kernel's console is on it; give the guest another " \
+            "serial line, and its name here" in refused(guest, "ttyS0")
+        before = guest.run("stty -a </dev/tty1").out
+        for name in "tty1", "tty0", "tty", "console", "ptmx":
+            assert f"tty={name}: it is not a serial line; name one" in refused(guest, name)
+        assert guest.run("stty -a </dev/tty1").out == before
         holder = guest.spawn(["sh", "-c", "exec sleep 100 </dev/ttyS1"])
         time.sleep(0.3)
         assert "tty=ttyS1: the line is in use" in refused(guest, "ttyS1")
@@ -229,6 +242,118 @@ def test_a_serial_card(boot: Callable[..., Guest], tmp_path: Path, daemon: Path)
     guest.run(f"insmod /hypermem.ko tty={name.strip()}", check=True)
     with Mount(daemon, f"serial:{tmp_path}/line.sock") as mount:
         assert (mount.mnt / "pid/1/comm").read_bytes() == guest.read_file("/proc/1/comm")
+
+
+def test_a_line_with_the_kernels_console_is_served_and_warned_of(
+        boot: Callable[..., Guest], daemon: Path) -> None:
+    """Nobody has it open: /dev/console is the screen."""
+    guest = boot(hypermem_args="tty=ttyS0", append="console=tty0")
+    assert len(re.findall("tty=ttyS0: the kernel's console is on this line, too: each of its",
+                          guest.console())) == 1
+    with Mount(daemon, f"serial:{guest.dir}/console.sock", "-o", "timeout=3") as mount:
+        for n in range(20):
+            guest.run(f"echo message {n} >/dev/kmsg")
+            with contextlib.suppress(TimeoutError):
+                assert (mount.mnt / "pid/1/comm").read_bytes() == guest.read_file("/proc/1/comm")
+
+
+class Noise:
+    """A socket in front of another: what passes has noise in it, and loses some, both ways."""
+
+    def __init__(self, path: Path, line: Path) -> None:
+        self._line = line
+        self._rand = random.Random(2)
+        self.made = 0
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.bind(str(path))
+        self._sock.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                here, there = self._sock.accept()[0], socket.socket(socket.AF_UNIX)
+                there.connect(str(self._line))
+                for way in (here, there), (there, here):
+                    threading.Thread(target=self._pass, args=way, daemon=True).start()
+
+    def _spoil(self, data: bytes) -> bytes:
+        if self._rand.random() > len(data) / 5000:
+            return data
+        self.made += 1
+        at = self._rand.randrange(len(data))
+        return data[:at] + self._rand.choice([
+            self._rand.randbytes(self._rand.randrange(1, 50)) + data[at:],  # put between
+            data[at + 1:],  # lost
+            bytes([data[at] ^ 1 << self._rand.randrange(8)]) + data[at + 1:]])  # changed
+
+    def _pass(self, source: socket.socket, dest: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1000):
+                dest.sendall(self._spoil(data))
+        for sock in source, dest:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Noise:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+
+@pytest.mark.limit(150)
+def test_a_mount_after_noise_that_nobody_heard(line: Path, guest: Guest, daemon: Path,
+                                               seconds: float) -> None:
+    rand = random.Random(3)
+    end = time.monotonic() + seconds
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(line))
+        while time.monotonic() < end:
+            sock.sendall(rand.randbytes(rand.randrange(1, 500)))
+            time.sleep(0.01)
+    with Mount(daemon, f"serial:{line}") as mount:
+        assert (mount.mnt / "pid/1/comm").read_bytes() == guest.read_file("/proc/1/comm")
+        mount.check()
+
+
+@pytest.mark.limit(150)
+@pytest.mark.daemon_talks
+def test_a_mount_over_a_noisy_line_shows_no_wrong_byte(
+        line: Path, daemon: Path, victim: dict, tmp_path: Path, seconds: float) -> None:
+    pid, region = victim["pid"], victim["region"]
+    outcomes: Counter[str] = Counter()
+    with Noise(tmp_path / "noisy", line) as noise, \
+            Mount(daemon, f"serial:{tmp_path}/noisy", "-o", "timeout=1,ram=off") as mount:
+        end = time.monotonic() + 2 * seconds
+        while time.monotonic() < end:
+            for size in 8, 1000, 6000:
+                try:
+                    with open(mount.mnt / "pid" / str(pid) / "mem", "r+b", buffering=0) as file:
+                        data = os.pread(file.fileno(), size, region)
+                        assert data == pattern(region, len(data))
+                        os.pwrite(file.fileno(), pattern(region, size), region)
+                    outcomes["OK"] += 1
+                except OSError as error:
+                    outcomes[errno.errorcode[error.errno]] += 1
+        mount.check(talks=True)
+    print(outcomes, noise.made)
+    assert outcomes["OK"] and noise.made
+    assert set(outcomes) <= {"OK", "ETIMEDOUT", "ENOTCONN"}
+
+
+def test_the_console_is_told_from_a_guest(guest: Guest, daemon: Path, tmp_path: Path) -> None:
+    """hypermemfs on the wrong chardev: somebody types there, and the guest says something."""
+    (tmp_path / "mnt").mkdir()
+    process = subprocess.Popen([daemon, "-f", "-o", "timeout=2", f"serial:{guest.dir}/console.sock",
+                                tmp_path / "mnt"], stderr=subprocess.PIPE, text=True)
+    for n in range(10):
+        guest.run("echo the machine is well >/dev/kmsg")
+        time.sleep(0.1)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == 4
+    assert "what talks there is not hypermem.ko, it says " in said and "is hypermem.ko loaded" in said
 
 
 def test_one_machine_has_both_links(guest: Guest, line: Path, victim: dict) -> None:
