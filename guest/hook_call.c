@@ -7,6 +7,7 @@
  * days, or end the task.
  */
 #include <linux/atomic.h>
+#include <linux/compat.h>
 #include <linux/completion.h>
 #include <linux/errno.h>
 #include <linux/jiffies.h>

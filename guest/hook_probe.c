@@ -7,6 +7,7 @@
  * post_handler may change the instruction pointer: the kernel then does not turn it
  * into a jump, and has it alone at its function.
  */
+#include <linux/compat.h>
 #include <linux/kprobes.h>
 #include <linux/preempt.h>
 #include <linux/ptrace.h>
