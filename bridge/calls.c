@@ -29,7 +29,8 @@ int hm_sem_wait(sem_t *sem, int64_t deadline, bool (*interrupted)(void))
 		.tv_nsec = deadline % G_TIME_SPAN_SECOND * 1000,
 	};
 
-	while (sem_clockwait(sem, CLOCK_MONOTONIC, &ts) < 0) {
+	while ((deadline == INT64_MAX ? sem_wait(sem) :
+					sem_clockwait(sem, CLOCK_MONOTONIC, &ts)) < 0) {
 		if (errno != EINTR)
 			return -errno;
 		if (interrupted && interrupted())
@@ -43,6 +44,7 @@ int hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void))
 	*calls = (struct hm_calls){ .interrupted = interrupted };
 	g_mutex_init(&calls->fill_lock);
 	g_mutex_init(&calls->lock);
+	g_cond_init(&calls->changed);
 	g_queue_init(&calls->queue);
 	calls->tags = g_hash_table_new(NULL, NULL);
 	calls->warned = G_MININT64;
@@ -52,6 +54,7 @@ int hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void))
 void hm_calls_deinit(struct hm_calls *calls)
 {
 	g_hash_table_unref(calls->tags);
+	g_cond_clear(&calls->changed);
 	g_mutex_clear(&calls->lock);
 	g_mutex_clear(&calls->fill_lock);
 }
@@ -88,6 +91,7 @@ static void call_take_off(struct hm_calls *calls, struct hm_call *call)
 	calls->flight++;
 	call->state = HM_CALL_FLIGHT;
 	call->epoch = calls->guest.epoch;
+	call->session = calls->session;
 	call->request.tag = tags_add(calls, call);
 }
 
@@ -121,7 +125,30 @@ void hm_calls_open(struct hm_calls *calls, const struct hm_guest *guest)
 	g_mutex_lock(&calls->lock);
 	calls->guest = *guest;
 	calls->open = true;
+	calls->session += calls->session == UINT32_MAX ? 2 : 1;
+	g_cond_broadcast(&calls->changed);
 	g_mutex_unlock(&calls->lock);
+}
+
+void hm_calls_end(struct hm_calls *calls)
+{
+	g_mutex_lock(&calls->lock);
+	calls->ended = true;
+	g_cond_broadcast(&calls->changed);
+	g_mutex_unlock(&calls->lock);
+}
+
+int hm_calls_wait_open(struct hm_calls *calls, uint32_t last, uint32_t *ret)
+{
+	int rc;
+
+	g_mutex_lock(&calls->lock);
+	while (!calls->ended && (!calls->open || calls->session == last))
+		g_cond_wait(&calls->changed, &calls->lock);
+	*ret = calls->session;
+	rc = calls->ended ? -ECANCELED : 0;
+	g_mutex_unlock(&calls->lock);
+	return rc;
 }
 
 void hm_calls_close(struct hm_calls *calls)
@@ -174,7 +201,7 @@ static int calls_check(const struct hm_calls *calls, const struct hm_call *call)
 {
 	uint64_t bit = 1ULL << HYPER_OP_INDEX(call->request.op);
 
-	if (!calls->open)
+	if (!calls->open || (call->session && call->session != calls->session))
 		return -ENOTCONN;
 	if (call->epoch && call->epoch != calls->guest.epoch)
 		return -ESTALE;

@@ -43,6 +43,8 @@ struct hm_call {
 	void *in;			/* room for that many; NULL: *in_alloc gets them */
 	void **in_alloc;		/* g_free() it */
 	uint64_t epoch;			/* which boot is meant; 0: any.  Then: which it was */
+	uint32_t session;		/* which session is meant; 0: any.  Then: which it was */
+	bool patient;			/* once it is sent it waits for ever, and for its answer alone */
 	int64_t deadline;		/* g_get_monotonic_time() */
 
 	/* Valid after success. */
@@ -68,7 +70,10 @@ struct hm_calls {
 	struct hm_call *filling;	/* whose reply's data is arriving; NULL: nobody's */
 
 	GMutex lock;			/* protects what follows, and `state` and `rc` of calls */
+	GCond changed;			/* open or ended is true */
 	bool open;
+	bool ended;			/* for good: there will be no session any more */
+	uint32_t session;		/* counts them; not 0 when there has been one */
 	struct hm_guest guest;		/* the last one, if not open */
 	GHashTable *tags;		/* tag -> struct hm_call, or `owed` */
 	GQueue queue;			/* calls that wait for a slot */
@@ -87,6 +92,13 @@ void hm_calls_deinit(struct hm_calls *calls);
 void hm_calls_open(struct hm_calls *calls, const struct hm_guest *guest);
 /* It is over: every call fails with -ENOTCONN. */
 void hm_calls_close(struct hm_calls *calls);
+/* There will be none any more. */
+void hm_calls_end(struct hm_calls *calls);
+/*
+ * Until there is a session other than `last`: *ret is its number.  -ECANCELED: there will
+ * be none any more.
+ */
+int hm_calls_wait_open(struct hm_calls *calls, uint32_t last, uint32_t *ret);
 /* -ENOTCONN: there is no session; *ret is the last one's guest. */
 int hm_calls_guest(struct hm_calls *calls, struct hm_guest *ret);
 

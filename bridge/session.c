@@ -66,6 +66,8 @@ int hm_session_send(struct hm_session *session, struct hm_call *call)
 	rc = session_send_call(session, call);
 	if (rc)
 		hm_calls_cancel(&session->calls, call);
+	if (call->patient)
+		call->deadline = INT64_MAX;
 	return rc;
 }
 
@@ -101,7 +103,10 @@ int hm_session_wait(struct hm_session *session, struct hm_call *call)
 {
 	int rc = 0;
 
-	if (hm_calls_is_in_flight(&session->calls, call))
+	/* Had it the turn, a call that is soon answered would have to wait for this thread. */
+	if (call->patient)
+		rc = hm_sem_wait(&call->wake, call->deadline, session->calls.interrupted);
+	else if (hm_calls_is_in_flight(&session->calls, call))
 		rc = hm_turn_enter(&session->turn, call) ? session_lead(session, call) :
 							      session_follow(session, call);
 	if (!rc)
@@ -250,6 +255,7 @@ static gpointer session_thread(gpointer arg)
 		if (!g_atomic_int_get(&session->stop))
 			session_back_off(session);
 	}
+	hm_calls_end(&session->calls);
 	return NULL;
 }
 

@@ -72,7 +72,8 @@ void hm_session_close(struct hm_session *session);
 
 /*
  * A request on its way, deadline included; then wait for it or give it up.
- * After failure neither is due.
+ * After failure neither is due.  One that is patient does not receive while it waits: the
+ * session's thread does it, or who waits for something else.
  */
 int hm_session_send(struct hm_session *session, struct hm_call *call);
 int hm_session_wait(struct hm_session *session, struct hm_call *call);

@@ -2,9 +2,9 @@
 /*
  * wire: what the guest's frames say, decoded once, checked, in CPU order.
  *
- * The only place in the host that knows byte order and the layout of
- * guest/uapi/hypermem.h.  Nothing the guest sends is believed before a function
- * of this file has accepted it.  It moves no bytes and knows no sockets.
+ * The only place in the host, with wire_window.c and wire_hook.c, that knows byte order
+ * and the layout of guest/uapi/hypermem.h.  Nothing the guest sends is believed before a
+ * function of these files has accepted it.  It moves no bytes and knows no sockets.
  */
 #ifndef HM_WIRE_H
 #define HM_WIRE_H

@@ -7,17 +7,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+CLIENT = ("bridge/client.c bridge/hook_client.c bridge/lists.c bridge/window.c "
+          "bridge/reader.c")
+
 # Where an operation must be named, and how it is there.
 PLACES = {
     "docs/protocol.md": r"\bHYPER_OP_([A-Z_]+)\b",
     "guest/ops.c": r"^\s*(?:OP\(|\[HYPER_OP_INDEX\(HYPER_OP_)([A-Z_]+)\)",
-    "bridge/client.c bridge/lists.c bridge/window.c bridge/reader.c": r"\bHYPER_OP_([A-Z_]+)\b",
+    CLIENT: r"\bHYPER_OP_([A-Z_]+)\b",
     "bridge/wire.c": r"\bHYPER_OP_([A-Z_]+)\b",
     "tests/fake_guest.c": r"^\s*OP\(([A-Z_]+)\)",
 }
 NOT_OPERATIONS = {"NONE", "MAX", "INDEX", "X"}
 # HELLO belongs to the connection, not to what a client may ask.
-NOT_IN = {"bridge/client.c bridge/lists.c bridge/window.c bridge/reader.c": {"HELLO"}}
+NOT_IN = {CLIENT: {"HELLO"}}
 
 
 def main() -> int:

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+/*
+ * hook_client: one function per operation on hooks.  See hook_client.h.
+ */
+#include "bridge/hook_client.h"
+
+#include <errno.h>
+
+#include "bridge/request.h"
+
+/* Of one answer to HOOK_WAIT; more events come in the next. */
+#define EVENTS_SIZE (64 * 1024)
+
+int hm_client_wait_session(struct hm_client *client, uint32_t last, uint32_t *ret)
+{
+	return hm_calls_wait_open(&client->session.calls, last, ret);
+}
+
+int hm_client_hook_check(struct hm_client *client)
+{
+	const uint64_t need = 1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_SET) |
+			      1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_WAIT);
+	struct hm_guest guest;
+	int rc = hm_client_guest(client, &guest);
+
+	if (client->readonly)
+		return -EROFS;
+	if (rc)
+		return rc;
+	if ((guest.ops & need) != need)
+		return -EOPNOTSUPP;
+	return (guest.allowed & need) == need ? 0 : -EPERM;
+}
+
+bool hm_client_is_interrupted(struct hm_client *client)
+{
+	bool (*interrupted)(void) = client->session.calls.interrupted;
+
+	return interrupted && interrupted();
+}
+
+int hm_client_sem_wait(struct hm_client *client, sem_t *sem, int64_t deadline)
+{
+	return hm_sem_wait(sem, deadline, client->session.calls.interrupted);
+}
+
+static void call_prepare(struct hm_call *call, uint32_t op, uint32_t session, uint64_t addr)
+{
+	hm_call_prepare(call, op, (struct hm_who){}, addr, NULL, 0);
+	call->session = session;
+}
+
+/* A request with data, all of which the guest takes. */
+static void call_put(struct hm_call *call, const void *data, size_t size)
+{
+	call->out = data;
+	call->limit = call->request.size = (uint32_t)size;
+}
+
+static int call_done(struct hm_client *client, struct hm_call *call)
+{
+	int rc = hm_client_call(client, call);
+
+	if (rc == 0 && call->fault)
+		return hm_client_nonsense(client, call, "is half done");
+	return rc;
+}
+
+int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t number,
+		       const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms)
+{
+	uint8_t data[HM_HOOK_SIZE_MAX];
+	size_t size = hm_hook_encode(filter, state, timeout_ms, data);
+	struct hm_call call;
+
+	if (client->readonly)
+		return -EROFS;
+	if (size > hm_client_max_data(client))
+		return -E2BIG;
+	call_prepare(&call, HYPER_OP_HOOK_SET, session, number);
+	call_put(&call, data, size);
+	return call_done(client, &call);
+}
+
+int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t number)
+{
+	struct hm_call call;
+
+	call_prepare(&call, HYPER_OP_HOOK_REMOVE, session, number);
+	return call_done(client, &call);
+}
+
+static int events_decode(const uint8_t *data, size_t size, GPtrArray *events)
+{
+	struct hm_event *event;
+	size_t used;
+
+	if (!size)
+		return -EPROTO;
+	for (; size; data += used, size -= used) {
+		if (hm_event_decode(data, size, &event, &used))
+			return -EPROTO;
+		g_ptr_array_add(events, event);
+	}
+	return 0;
+}
+
+int hm_client_hook_wait(struct hm_client *client, uint32_t session, GPtrArray **ret)
+{
+	g_autoptr(GPtrArray) events = g_ptr_array_new_with_free_func(g_free);
+	g_autofree void *data = NULL;
+	struct hm_call call;
+	int rc;
+
+	call_prepare(&call, HYPER_OP_HOOK_WAIT, session, 0);
+	call.limit = call.request.size = MIN(EVENTS_SIZE, hm_client_max_data(client));
+	call.in_alloc = &data;
+	call.patient = true;
+	rc = call_done(client, &call);
+	if (rc)
+		return rc;
+	if (events_decode(data, call.n, events))
+		return hm_client_nonsense(client, &call, "has events that cannot be");
+	*ret = g_steal_pointer(&events);
+	return 0;
+}
+
+static void reply_prepare(struct hm_call *call, uint32_t session, uint64_t id,
+			  const struct hm_verdict *verdict,
+			  uint8_t data[sizeof(struct hypermem_verdict)])
+{
+	hm_verdict_encode(verdict, data);
+	call_prepare(call, HYPER_OP_HOOK_REPLY, session, id);
+	call_put(call, data, sizeof(struct hypermem_verdict));
+}
+
+int hm_client_hook_reply(struct hm_client *client, uint32_t session, uint64_t id,
+			 const struct hm_verdict *verdict)
+{
+	uint8_t data[sizeof(struct hypermem_verdict)];
+	struct hm_call call;
+
+	reply_prepare(&call, session, id, verdict, data);
+	return call_done(client, &call);
+}
+
+void hm_client_hook_go_on(struct hm_client *client, uint32_t session, uint64_t id)
+{
+	const struct hm_verdict as_it_is = {};
+	uint8_t data[sizeof(struct hypermem_verdict)];
+	struct hm_call call;
+
+	reply_prepare(&call, session, id, &as_it_is, data);
+	hm_call_init(&call);
+	if (hm_session_send(&client->session, &call) == 0)
+		hm_session_give_up(&client->session, &call);
+	hm_call_deinit(&call);
+}
+
+int hm_client_hook_counts(struct hm_client *client, uint32_t session, uint32_t number,
+			  struct hm_hook_counts *ret)
+{
+	uint8_t record[sizeof(struct hypermem_hook_counts)];
+	struct hm_hook_counts counts;
+	struct hm_call call;
+	int rc;
+
+	call_prepare(&call, HYPER_OP_HOOK_COUNTS, session, number);
+	call.limit = call.request.size = sizeof(record);
+	call.in = record;
+	rc = call_done(client, &call);
+	if (rc)
+		return rc;
+	if (hm_hook_counts_decode(record, call.n, &counts))
+		return hm_client_nonsense(client, &call, "has no counts");
+	*ret = counts;
+	return 0;
+}
+
+void hm_client_hook_complain(struct hm_client *client, const char *what)
+{
+	const struct hm_header request = { .op = HYPER_OP_HOOK_WAIT };
+
+	hm_calls_complain(&client->session.calls, &request, true, what);
+}
