@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * hook: what hooks.c (the hooks and their thread), hook.c (what is done with one) and
+ * hook_queue.c (what waits to be read) know of each other.
+ *
+ * Locks, outermost first: a hook's `setting`, which is held while the guest is told about
+ * the hook; hooks->lock, which never is while anybody is asked.
+ */
+#ifndef HM_HOOK_H
+#define HM_HOOK_H
+
+#include <semaphore.h>
+
+#include "bridge/hook_client.h"
+#include "bridge/hooks.h"
+
+struct hm_hooks {
+	struct hm_client *client;
+	GMutex lock;		/* protects what follows, and so in the hooks */
+	GThread *thread;	/* from the first hook on */
+	GHashTable *hooks;	/* number -> struct hm_hook, those that are not removed */
+	GCond left;		/* a hook's reader has left it */
+	uint32_t last_number;
+	uint32_t session;	/* that they are set in; 0: none */
+	size_t queued_size;
+	bool stopped;		/* there is nothing to wait for any more */
+};
+
+struct hm_hook {
+	struct hm_hooks *hooks;
+	gatomicrefcount refs;
+	uint32_t number;
+
+	sem_t setting;		/* protects what follows; a signal ends the wait for it */
+	struct hm_filter *filter;	/* NULL: none yet */
+	gint enabled;		/* atomic to read */
+	gint timeout_ms;	/* atomic to read */
+
+	/* Protected by hooks->lock. */
+	bool removed;
+	bool taken;		/* it has a reader, or one that has not left altogether */
+	bool attended;
+	void (*notify)(void *arg);
+	void *notify_arg;
+	sem_t *reader;		/* of the thread that waits for events */
+	GQueue events;		/* struct hm_event */
+	uint64_t lost;		/* events since the last one in the queue */
+	GHashTable *waiting;	/* &id -> struct waiting */
+	guint sweep_at;		/* so many of those */
+
+	/* The same: of this session, what the host has seen and done ... */
+	struct hm_hook_counts seen;	/* what the guest said last */
+	uint64_t received, replied;
+	uint64_t let_go, dropped;	/* calls and events without reader, or without room */
+	/* ... and of those before. */
+	struct hm_hook_counts before;
+	uint64_t continued;
+};
+
+/* A call that was held up, and may be still. */
+struct waiting {
+	uint64_t id;
+	uint32_t flags;		/* HYPER_EVENT_* */
+	uint32_t session;
+	int64_t until;		/* g_get_monotonic_time(), if the guest's clock is the host's */
+};
+
+/* hook.c */
+/* -EINTR; -ENODEV: it has been removed. */
+int hm_hook_lock(struct hm_hook *hook);
+/* No signal ends it: what must be done is done. */
+void hm_hook_lock_always(struct hm_hook *hook);
+void hm_hook_unlock(struct hm_hook *hook);
+/* Tell the guest of it as it is, with `setting` held. */
+int hm_hook_tell(struct hm_hook *hook, uint32_t session);
+
+/* hook_queue.c; with hooks->lock held */
+#define HM_WAITING_SWEEP 1024	/* calls that may wait, before old ones are looked for */
+
+bool hm_hook_queue_is_ready(const struct hm_hook *hook);
+void hm_hook_queue_wake(struct hm_hook *hook);
+/* The event is the queue's; or it has been dropped, and if its call waits it is to be let go. */
+bool hm_hook_queue_push(struct hm_hook *hook, struct hm_event *event);
+/* NULL: there is none. */
+struct hm_event *hm_hook_queue_pop(struct hm_hook *hook);
+/* Nothing waits any more. */
+void hm_hook_queue_clear(struct hm_hook *hook);
+/* The session is over, and its counts are out of reach: what the host knows of them. */
+void hm_hook_counts_keep(struct hm_hook *hook);
+/* All that is known, with what the guest has said last. */
+void hm_hook_counts_sum(const struct hm_hook *hook, struct hm_hook_counts *ret);
+
+#endif
