@@ -47,6 +47,17 @@ static void interrupts_init(struct fuse_config *config)
 	sigaction(config->intr_signal, &action, NULL);
 }
 
+static void poll_free(void *handle)
+{
+	fuse_pollhandle_destroy(handle);
+}
+
+static void poll_wake(void *handle)
+{
+	fuse_notify_poll(handle);
+	fuse_pollhandle_destroy(handle);
+}
+
 static void *ops_init(struct fuse_conn_info *conn, struct fuse_config *config)
 {
 	config->attr_timeout = HMFS_ATTR_SECONDS;
@@ -54,6 +65,8 @@ static void *ops_init(struct fuse_conn_info *conn, struct fuse_config *config)
 	config->negative_timeout = 0;
 	config->nullpath_ok = 1;	/* an open file needs no path */
 	interrupts_init(config);
+	the_fs()->poll_wake = poll_wake;
+	the_fs()->poll_free = poll_free;
 	conn->max_read = HMFS_READ_MAX;
 	conn->max_write = HMFS_READ_MAX;
 	return the_fs();
@@ -92,8 +105,10 @@ static int open_node(const char *path, int flags, struct fuse_file_info *fi)
 	rc = hmfs_node_lookup(path, &node);
 	if (rc == 0)
 		rc = hmfs_file_open(the_fs(), &node, flags, &file);
-	if (rc == 0)
+	if (rc == 0) {
 		fi->fh = (uintptr_t)file;
+		fi->nonseekable = node.row->stream;
+	}
 	return rc;
 }
 
@@ -149,6 +164,7 @@ static int ops_read(const char *path, char *buf, size_t size, off_t offset,
 {
 	struct hmfs_file *file = the_file(fi);
 
+	g_atomic_int_set(&file->flags, fi->flags);
 	return (int)file->node.row->read(file, buf, size, offset);
 }
 
@@ -165,6 +181,13 @@ static off_t ops_lseek(const char *path, off_t offset, int whence, struct fuse_f
 	struct hmfs_file *file = the_file(fi);
 
 	return file->node.row->seek ? file->node.row->seek(file, offset, whence) : -EINVAL;
+}
+
+static int ops_poll(const char *path, struct fuse_file_info *fi, struct fuse_pollhandle *handle,
+		    unsigned int *ret)
+{
+	*ret = hmfs_file_poll(the_file(fi), handle);
+	return 0;
 }
 
 /* Memory, and what is in it, has no length to cut: shells and dd truncate what they write to, to no harm. */
@@ -186,7 +209,7 @@ static int ops_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 	return node.row->write ? 0 : -EACCES;
 }
 
-/* The tree is the guest's: names and attributes are not the host's to change. */
+/* The tree is the guest's, but for hooks: names and attributes are not the host's to change. */
 static int ops_mknod(const char *path, mode_t mode, dev_t dev)
 {
 	return -EPERM;
@@ -199,10 +222,15 @@ static int ops_create(const char *path, mode_t mode, struct fuse_file_info *fi)
 
 static int ops_mkdir(const char *path, mode_t mode)
 {
-	return -EPERM;
+	return hmfs_node_make(the_fs(), path);
 }
 
-static int ops_remove(const char *path)
+static int ops_rmdir(const char *path)
+{
+	return hmfs_node_remove(the_fs(), path);
+}
+
+static int ops_unlink(const char *path)
 {
 	return -EPERM;
 }
@@ -250,12 +278,13 @@ const struct fuse_operations hmfs_fuse_operations = {
 	.read = ops_read,
 	.write = ops_write,
 	.lseek = ops_lseek,
+	.poll = ops_poll,
 	.truncate = ops_truncate,
 	.mknod = ops_mknod,
 	.create = ops_create,
 	.mkdir = ops_mkdir,
-	.rmdir = ops_remove,
-	.unlink = ops_remove,
+	.rmdir = ops_rmdir,
+	.unlink = ops_unlink,
 	.symlink = ops_symlink,
 	.rename = ops_rename,
 	.link = ops_link,

@@ -5,6 +5,7 @@
  *	options.c	the command line
  *	fuse_ops.c	FUSE request to node or file
  *	node.c		which names exist: the table of the tree
+ *	hooks.c		which hooks do
  *	file_*.c	what they contain
  *	procs.c		the guest's processes, for at most a second
  *
@@ -31,7 +32,8 @@
 #include "fs/said.h"
 
 #define FUSE_SUPER_MAGIC 0x65735546	/* Linux's */
-#define THREADS_MAX 256			/* readers that may wait for the guest at a time */
+/* Readers that may wait for the guest at a time, and one for each hook's events. */
+#define THREADS_MAX (256 + HYPER_HOOKS_MAX)
 #define THREADS_IDLE_MAX 8
 
 static int fail(enum hmfs_exit status, const char *format, ...) G_GNUC_PRINTF(2, 3);

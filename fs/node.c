@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 
+#include "fs/hooks.h"
 #include "fs/node.h"
 
 static int pid_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
@@ -81,7 +83,32 @@ static const struct hmfs_row pid_rows[] = {
 	{},
 };
 
+static const struct hmfs_row hook_rows[] = {
+	{ .name = "enabled", .mode = S_IFREG | 0644, .stat = hmfs_hook_stat, .open = hmfs_hook_open,
+	  .read = hmfs_enabled_read, .write = hmfs_enabled_write },
+	{ .name = "events", .mode = S_IFREG | 0444, .stat = hmfs_hook_stat, .stream = true,
+	  .open = hmfs_events_open, .close = hmfs_events_close, .read = hmfs_events_read,
+	  .poll = hmfs_events_poll },
+	{ .name = "filter", .mode = S_IFREG | 0644, .stat = hmfs_hook_stat, .open = hmfs_hook_open,
+	  .read = hmfs_filter_read, .write = hmfs_filter_write },
+	{ .name = "reply", .mode = S_IFREG | 0200, .stat = hmfs_hook_stat, .stream = true,
+	  .open = hmfs_hook_open, .write = hmfs_reply_write },
+	{ .name = "stats", .mode = S_IFREG | 0444, .stat = hmfs_hook_stat, .open = hmfs_hook_open,
+	  .read = hmfs_stats_read },
+	{ .name = "timeout", .mode = S_IFREG | 0644, .stat = hmfs_hook_stat, .open = hmfs_hook_open,
+	  .read = hmfs_timeout_read, .write = hmfs_timeout_write },
+	{},
+};
+
+static const struct hmfs_row hooks_rows[] = {
+	{ .number = HMFS_HOOK, .mode = S_IFDIR | 0755, .rows = hook_rows, .stat = hmfs_hook_stat,
+	  .make = hmfs_hook_make, .remove = hmfs_hook_remove },
+	{},
+};
+
 static const struct hmfs_row root_rows[] = {
+	{ .name = "hooks", .mode = S_IFDIR | 0755, .rows = hooks_rows, .stat = hmfs_hooks_stat,
+	  .list = hmfs_hooks_list },
 	{ .name = "info", .mode = S_IFREG | 0444, .read = hmfs_info_read },
 	{ .name = "pid", .mode = S_IFDIR | 0555, .rows = pid_rows, .list = pid_list },
 	{},
@@ -93,6 +120,7 @@ void hmfs_init(struct hmfs *fs, struct hm_client *client, const char *address)
 {
 	*fs = (struct hmfs){ .client = client, .address = address };
 	fs->procs = hmfs_procs_new(client);
+	fs->hooks = hmfs_hooks_new(client);
 	clock_gettime(CLOCK_REALTIME, &fs->mounted);
 	g_mutex_init(&fs->lock);
 	g_queue_init(&fs->files);
@@ -100,8 +128,11 @@ void hmfs_init(struct hmfs *fs, struct hm_client *client, const char *address)
 
 void hmfs_deinit(struct hmfs *fs)
 {
+	/* Whoever waits for the guest has waited long enough. */
+	hm_client_stop(fs->client);
 	while (fs->files.head)
 		hmfs_file_close(fs->files.head->data);
+	hmfs_hooks_free(fs->hooks);
 	g_mutex_clear(&fs->lock);
 	hmfs_procs_free(fs->procs);
 }
@@ -129,6 +160,15 @@ static bool parse_number(const char *text, size_t size, uint32_t *ret)
 	return true;
 }
 
+static bool parse_hook(const char *name, size_t size, char ret[HMFS_HOOK_NAME_SIZE])
+{
+	if (hmfs_hook_name_check(name, size) < 0)
+		return false;
+	memcpy(ret, name, size);
+	ret[size] = 0;
+	return true;
+}
+
 /* One step down: the row of `name`, with its number put into the node. */
 static bool node_step(struct hmfs_node *node, const char *name, size_t size)
 {
@@ -141,6 +181,8 @@ static bool node_step(struct hmfs_node *node, const char *name, size_t size)
 			found = parse_number(name, size, &node->fd);
 		else if (row->number == HMFS_ADDR)
 			found = hmfs_number_parse(name, size, &node->addr) == 0;
+		else if (row->number == HMFS_HOOK)
+			found = parse_hook(name, size, node->hook);
 		else
 			found = strlen(row->name) == size && memcmp(row->name, name, size) == 0;
 		if (found) {
@@ -179,6 +221,37 @@ int hmfs_node_create(const char *path)
 	    node.row->rows->number == HMFS_ADDR)
 		return -EINVAL;
 	return -EPERM;
+}
+
+/* Why a name that the tree does not know cannot be a new one of its directory. */
+static int make_error(const char *path)
+{
+	g_autofree char *dir = g_path_get_dirname(path), *name = g_path_get_basename(path);
+	struct hmfs_node node;
+
+	if (hmfs_node_lookup(dir, &node) == 0 && node.row->rows &&
+	    node.row->rows->number == HMFS_HOOK)
+		return hmfs_hook_name_check(name, strlen(name));
+	return -EPERM;
+}
+
+int hmfs_node_make(struct hmfs *fs, const char *path)
+{
+	struct hmfs_node node;
+
+	if (hmfs_node_lookup(path, &node) < 0)
+		return make_error(path);
+	return node.row->make ? node.row->make(fs, &node) : -EPERM;
+}
+
+int hmfs_node_remove(struct hmfs *fs, const char *path)
+{
+	struct hmfs_node node;
+	int rc = hmfs_node_lookup(path, &node);
+
+	if (rc < 0)
+		return rc;
+	return node.row->remove ? node.row->remove(fs, &node) : -EPERM;
 }
 
 /* Asked by name, a process that has gone is a name that does not exist. */
@@ -268,8 +341,9 @@ int hmfs_node_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn f
 	if (!node->row->rows)
 		return -ENOTDIR;
 	for (const struct hmfs_row *row = node->row->rows; !row_is_end(row); row++) {
-		struct hmfs_node child = { .row = row, .pid = node->pid, .fd = node->fd };
+		struct hmfs_node child = *node;
 
+		child.row = row;
 		if (!row->name)
 			continue;
 		rc = hmfs_node_stat(fs, &child, &st);
@@ -308,12 +382,31 @@ static int row_check_open(const struct hmfs_row *row, int flags)
 {
 	if (flags & O_DIRECTORY)
 		return row->rows ? 0 : -ENOTDIR;
-	if (!row->read)
-		return row->rows ? -EISDIR : -EACCES;
+	if (row->rows)
+		return -EISDIR;
+	if ((flags & O_ACCMODE) != O_WRONLY && !row->read)
+		return -EACCES;
+	if (!row->read && !row->write)
+		return -EACCES;
 	/* To what is one value nothing can be added. */
 	if (row->number == HMFS_ADDR && (flags & O_APPEND) && (flags & O_ACCMODE) != O_RDONLY)
 		return -EINVAL;
 	return (flags & O_ACCMODE) != O_RDONLY && !row->write ? -EACCES : 0;
+}
+
+static void file_free(struct hmfs_file *file)
+{
+	if (file->text)
+		g_byte_array_unref(file->text);
+	hm_reader_free(file->reader);
+	if (file->names)
+		g_array_unref(file->names);
+	if (file->poll_handle)
+		file->fs->poll_free(file->poll_handle);
+	hmfs_hook_unref(file->hook);
+	g_mutex_clear(&file->poll_lock);
+	g_mutex_clear(&file->lock);
+	g_free(file);
 }
 
 int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
@@ -337,8 +430,15 @@ int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
 	file->who = who;
 	file->st = st;
 	file->end = -1;
+	file->flags = flags;
 	file->link.data = file;
 	g_mutex_init(&file->lock);
+	g_mutex_init(&file->poll_lock);
+	rc = node->row->open ? node->row->open(file) : 0;
+	if (rc < 0) {
+		file_free(file);
+		return rc;
+	}
 	g_mutex_lock(&fs->lock);
 	g_queue_push_tail_link(&fs->files, &file->link);
 	g_mutex_unlock(&fs->lock);
@@ -351,13 +451,37 @@ void hmfs_file_close(struct hmfs_file *file)
 	g_mutex_lock(&file->fs->lock);
 	g_queue_unlink(&file->fs->files, &file->link);
 	g_mutex_unlock(&file->fs->lock);
-	if (file->text)
-		g_byte_array_unref(file->text);
-	hm_reader_free(file->reader);
-	if (file->names)
-		g_array_unref(file->names);
-	g_mutex_clear(&file->lock);
-	g_free(file);
+	if (file->node.row->close)
+		file->node.row->close(file);
+	file_free(file);
+}
+
+unsigned int hmfs_file_poll(struct hmfs_file *file, void *handle)
+{
+	void *old = handle;
+
+	if (file->node.row->poll && handle) {
+		g_mutex_lock(&file->poll_lock);
+		old = file->poll_handle;
+		file->poll_handle = handle;
+		g_mutex_unlock(&file->poll_lock);
+	}
+	if (old)
+		file->fs->poll_free(old);
+	/* Looked at last: from here on whoever makes it ready wakes up who waits. */
+	return file->node.row->poll ? file->node.row->poll(file) :
+				      POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM;
+}
+
+void hmfs_file_wake(struct hmfs_file *file)
+{
+	void *handle;
+
+	g_mutex_lock(&file->poll_lock);
+	handle = g_steal_pointer(&file->poll_handle);
+	g_mutex_unlock(&file->poll_lock);
+	if (handle)
+		file->fs->poll_wake(handle);
 }
 
 static int keep_name(void *arg, const char *text, const struct stat *st)

@@ -21,21 +21,29 @@
 #include "fs/procs.h"
 
 struct hmfs_file;
+struct hmfs_hook;
+struct hmfs_hooks;
 struct hmfs_node;
 
 /* The mounted file system. */
 struct hmfs {
 	struct hm_client *client;
 	struct hmfs_procs *procs;
+	struct hmfs_hooks *hooks;
+	/* Tell who polls a file, by what hmfs_file_poll() was given; or forget it. */
+	void (*poll_wake)(void *handle);
+	void (*poll_free)(void *handle);
 	const char *address;	/* of the chardev */
 	struct timespec mounted;	/* when */
 	GMutex lock;		/* protects what follows */
 	GQueue files;		/* that are open */
 };
 
+#define HMFS_HOOK_NAME_SIZE 64	/* with its NUL */
+
 /* A name in a directory. */
 struct hmfs_name {
-	char text[16];
+	char text[HMFS_HOOK_NAME_SIZE];
 	struct stat st;
 };
 
@@ -48,6 +56,7 @@ enum hmfs_number {
 	HMFS_PID,		/* ... into node->pid */
 	HMFS_FD,		/* ... into node->fd */
 	HMFS_ADDR,		/* ... into node->addr; in hexadecimal, too */
+	HMFS_HOOK,		/* any name, which goes into node->hook */
 };
 
 struct hmfs_row {
@@ -56,17 +65,28 @@ struct hmfs_row {
 	mode_t mode;
 	const struct hmfs_row *rows;	/* of a directory; an empty row ends them */
 	int arg;			/* for the functions: which of several alike */
+	bool stream;			/* it has no offsets */
 
 	/* Does the number exist, and what is it like?  NULL: as the process it belongs to. */
 	int (*stat)(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
 	/* The numbers of a directory; NULL: they are accepted, not listed. */
 	int (*list)(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);
 
+	/* Of what mkdir and rmdir make and remove. */
+	int (*make)(struct hmfs *fs, const struct hmfs_node *node);
+	int (*remove)(struct hmfs *fs, const struct hmfs_node *node);
+
+	/* For a file that needs more than that; after success it is closed. */
+	int (*open)(struct hmfs_file *file);
+	void (*close)(struct hmfs_file *file);
+
 	/* From offset; fewer bytes than size, or 0: the end. */
 	ssize_t (*read)(struct hmfs_file *file, void *buf, size_t size, off_t offset);
 	ssize_t (*write)(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
 	/* SEEK_DATA and SEEK_HOLE. */
 	off_t (*seek)(struct hmfs_file *file, off_t offset, int whence);
+	/* POLLIN ...; NULL: always.  When that changes, hmfs_file_wake(). */
+	unsigned int (*poll)(struct hmfs_file *file);
 	/* The text, NUL-terminated; its length. */
 	ssize_t (*readlink)(struct hmfs *fs, const struct hmfs_node *node, char *buf, size_t size);
 };
@@ -76,6 +96,7 @@ struct hmfs_node {
 	uint32_t pid;
 	uint32_t fd;
 	uint64_t addr;
+	char hook[HMFS_HOOK_NAME_SIZE];
 };
 
 /* An open file or directory.  It means the process that was there when it was opened. */
@@ -85,6 +106,10 @@ struct hmfs_file {
 	struct hmfs_node node;
 	struct hm_who who;
 	struct stat st;
+	struct hmfs_hook *hook;	/* of a hook's file */
+	gint flags;		/* atomic: of open(2), as they are now */
+	GMutex poll_lock;	/* protects what follows */
+	void *poll_handle;	/* somebody waits; NULL */
 	GArray *names;		/* struct hmfs_name of a directory, as hmfs_file_list() found them ... */
 	gint64 listed;		/* ... when: g_get_monotonic_time() */
 	GMutex lock;		/* protects what follows, for readers at the same time */
@@ -112,6 +137,9 @@ ssize_t hmfs_node_readlink(struct hmfs *fs, const struct hmfs_node *node, char *
 int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
 		   struct hmfs_file **ret);
 void hmfs_file_close(struct hmfs_file *file);
+/* What poll(2) says.  handle: for fs->poll_wake() when there is more to say; or NULL. */
+unsigned int hmfs_file_poll(struct hmfs_file *file, void *handle);
+void hmfs_file_wake(struct hmfs_file *file);
 /* Put the names that are in a directory now into file->names. */
 int hmfs_file_list(struct hmfs_file *file);
 /* So new that the attributes may be given to the kernel, to keep. */
@@ -119,6 +147,9 @@ bool hmfs_file_is_fresh(const struct hmfs_file *file);
 
 /* Why a name that is not there cannot be made. */
 int hmfs_node_create(const char *path);
+/* mkdir and rmdir.  -EPERM: the tree is the guest's there. */
+int hmfs_node_make(struct hmfs *fs, const char *path);
+int hmfs_node_remove(struct hmfs *fs, const char *path);
 
 /* The process that a node belongs to. */
 int hmfs_node_who(struct hmfs *fs, const struct hmfs_node *node, struct hm_who *ret);
@@ -160,5 +191,31 @@ ssize_t hmfs_str_write(struct hmfs_file *file, const void *buf, size_t size, off
 ssize_t hmfs_bits_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
 /* Decimal, or hexadecimal after 0x; no sign.  -EINVAL: it is no number; -ERANGE: above 2^64. */
 int hmfs_number_parse(const char *text, size_t size, uint64_t *ret);
+
+/* hooks.c: hooks */
+int hmfs_hooks_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
+int hmfs_hooks_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);
+int hmfs_hook_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
+int hmfs_hook_make(struct hmfs *fs, const struct hmfs_node *node);
+int hmfs_hook_remove(struct hmfs *fs, const struct hmfs_node *node);
+/* -EINVAL, -ENAMETOOLONG: it cannot be a hook's name. */
+int hmfs_hook_name_check(const char *name, size_t size);
+
+/* file_hook.c: filter, enabled, timeout, stats */
+int hmfs_hook_open(struct hmfs_file *file);
+ssize_t hmfs_filter_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+ssize_t hmfs_filter_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
+ssize_t hmfs_enabled_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+ssize_t hmfs_enabled_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
+ssize_t hmfs_timeout_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+ssize_t hmfs_timeout_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
+ssize_t hmfs_stats_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+
+/* file_hook_events.c: events, reply */
+int hmfs_events_open(struct hmfs_file *file);
+void hmfs_events_close(struct hmfs_file *file);
+ssize_t hmfs_events_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
+unsigned int hmfs_events_poll(struct hmfs_file *file);
+ssize_t hmfs_reply_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
 
 #endif
