@@ -181,6 +181,7 @@ static void conn_forget_session(struct conn *conn)
 	g_mutex_lock(&conn->lock);
 	conn->session = 0;
 	g_mutex_unlock(&conn->lock);
+	hooks_session(0);
 }
 
 /* -- /proc ----------------------------------------------------------------------- */
@@ -286,6 +287,19 @@ static int process_open(struct fake_guest *guest, uint32_t pid, uint16_t stamp, 
 	}
 	*ret = dir;
 	return 0;
+}
+
+void fake_guest_self(struct fake_guest *guest, uint32_t *ret_pid, uint16_t *ret_stamp)
+{
+	struct stat_fields stat = {};
+	int dir = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir >= 0) {
+		stat_read(dir, &stat);
+		close(dir);
+	}
+	*ret_pid = (uint32_t)getpid();
+	*ret_stamp = process_stamp(guest, &stat);
 }
 
 /* Whether a process has memory; newer kernels fail to open what belongs to it. */
@@ -750,6 +764,11 @@ static const struct op {
 	OP(READ_PROC_FILE),	PROCESS,		op_read_proc_file },
 	OP(WINDOW),		LIMIT,			op_window },
 	OP(TRANSLATE),		PROCESS,		op_translate },
+	OP(HOOK_SET),		WRITES,			op_hook_set },
+	OP(HOOK_REMOVE),	WRITES,			op_hook_remove },
+	OP(HOOK_WAIT),		LIMIT,			op_hook_wait },
+	OP(HOOK_REPLY),		WRITES,			op_hook_reply },
+	OP(HOOK_COUNTS),	0,			op_hook_counts },
 };
 
 /* -- from request to reply --------------------------------------------------------------- */
@@ -859,6 +878,7 @@ static void hello_handle(struct request *request, struct frame *reply)
 	conn->max_data = MIN(GUINT32_FROM_LE(hello.max_data), config->max_data);
 	conn->session = request->session = ++sessions ?: ++sessions;
 	g_mutex_unlock(&conn->lock);
+	hooks_session(request->session);
 	reply->addr = GUINT64_FROM_LE(hello.nonce);
 	hello_fill(request, reply, conn->max_data);
 }
@@ -1014,6 +1034,7 @@ void fake_guest_serve(struct fake_guest *guest, int fd)
 		else
 			g_thread_pool_push(guest->workers, request, NULL);
 	}
+	hooks_session(0);
 	conn_hang_up(conn);
 	conn_unref(conn);
 }

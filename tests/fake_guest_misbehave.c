@@ -22,6 +22,12 @@ static bool is_hello(const struct frame *frame)
 	return frame->op == HYPER_OP_HELLO;
 }
 
+static bool is_write(const struct frame *frame)
+{
+	return frame->op == HYPER_OP_WRITE || frame->op == HYPER_OP_HOOK_SET ||
+	       frame->op == HYPER_OP_HOOK_REMOVE || frame->op == HYPER_OP_HOOK_REPLY;
+}
+
 /* The records of a reply, if `request` asks for some of `type`. */
 #define RECORD(request, reply, operation, type)                                                    \
 	((request)->frame.op == (operation) && (reply)->data->len >= sizeof(type) ?                \
@@ -119,8 +125,7 @@ static void fail_with(struct request *request, struct frame *reply, int64_t arg)
 {
 	if (is_hello(&request->frame))
 		return;
-	reply->op = request->frame.op == HYPER_OP_WRITE ? HYPER_RESP_WRITE_FAIL :
-							 HYPER_RESP_READ_FAIL;
+	reply->op = is_write(&request->frame) ? HYPER_RESP_WRITE_FAIL : HYPER_RESP_READ_FAIL;
 	reply->addr = arg;
 	reply->size = 0;
 	g_byte_array_set_size(reply->data, 0);
@@ -446,6 +451,18 @@ static const struct misbehaviour table[] = {
 	{ .name = "window-outside", .arg = WINDOW_OUTSIDE, .reply = window_answer },
 	{ .name = "window-far-outside", .arg = WINDOW_FAR_OUTSIDE, .reply = window_answer },
 	{ .name = "window-bad-hold", .arg = WINDOW_BAD_HOLD, .reply = window_answer },
+
+	/* Something about an event is not as it should be. */
+	{ .name = "event-many-regs", .arg = EVENT_MANY_REGS, .reply = hooks_spoil },
+	{ .name = "event-regs-beyond", .arg = EVENT_REGS_BEYOND, .reply = hooks_spoil },
+	{ .name = "event-comm", .arg = EVENT_COMM, .reply = hooks_spoil },
+	{ .name = "event-call", .arg = EVENT_CALL, .reply = hooks_spoil },
+	{ .name = "event-no-call", .arg = EVENT_NO_CALL, .reply = hooks_spoil },
+	{ .name = "event-hook", .arg = EVENT_HOOK, .reply = hooks_spoil },
+	{ .name = "event-no-id", .arg = EVENT_NO_ID, .reply = hooks_spoil },
+	{ .name = "event-pid", .arg = EVENT_PID, .reply = hooks_spoil },
+	{ .name = "event-twice", .arg = EVENT_TWICE, .reply = hooks_spoil },
+	{ .name = "event-none", .arg = EVENT_NONE, .reply = hooks_spoil },
 
 	/* The guest has booted anew: RESET, another epoch, no session. */
 	{ .name = "reboot", .begin = fake_guest_reboot },

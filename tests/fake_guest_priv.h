@@ -90,6 +90,32 @@ enum window_lie {
 	WINDOW_BAD_HOLD,	/* a translation that does not add up */
 };
 
+/* fake_guest_hook.c: what is wrong with an event. */
+enum event_lie {
+	EVENT_MANY_REGS,
+	EVENT_REGS_BEYOND,	/* more registers than there is data */
+	EVENT_COMM,		/* something behind its NUL */
+	EVENT_CALL,		/* not a name */
+	EVENT_NO_CALL,
+	EVENT_HOOK,		/* a hook that there has never been */
+	EVENT_NO_ID,
+	EVENT_PID,
+	EVENT_TWICE,
+	EVENT_NONE,		/* no event at all */
+};
+void hooks_spoil(struct request *request, struct frame *reply, int64_t how);
+
+/* Hooks end, and are this session's from now on. */
+void hooks_session(unsigned int session);
+int op_hook_set(struct request *request, struct frame *reply);
+int op_hook_remove(struct request *request, struct frame *reply);
+int op_hook_wait(struct request *request, struct frame *reply);
+int op_hook_reply(struct request *request, struct frame *reply);
+int op_hook_counts(struct request *request, struct frame *reply);
+
+/* This process, as the guest shows it. */
+void fake_guest_self(struct fake_guest *guest, uint32_t *ret_pid, uint16_t *ret_stamp);
+
 /* Answer WINDOW and TRANSLATE with RAM of its own. */
 void window_answer(struct request *request, struct frame *reply, int64_t lie);
 
