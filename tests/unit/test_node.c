@@ -129,6 +129,44 @@ static void what_is_not_in_the_tree_is_enoent(void **state)
 	}
 }
 
+static void a_hook_has_any_name_that_is_one_line(void **state)
+{
+	static const struct {
+		const char *path;
+		int lookup, make;	/* what mkdir says, without a guest */
+	} rows[] = {
+		{ "/hooks/x/y", -ENOENT, -EPERM },
+		{ "/hooks/x/filter/y", -ENOTDIR, -EPERM },
+		{ "/hooks/\n", -ENOENT, -EINVAL },
+		{ "/hooks/a\177b", -ENOENT, -EINVAL },
+		{ "/hooks/0123456789012345678901234567890123456789012345678901234567890123",
+		  -ENOENT, -ENAMETOOLONG },
+		{ "/pid/42/x", -ENOENT, -EPERM },
+		{ "/pid/42/mem", 0, -EPERM },
+		{ "/x", -ENOENT, -EPERM },
+	};
+	static const char *const names[] = {
+		"raeth", "1", "a b", "it's", "\303\244", "\377", "-", ".x", "*",
+		"012345678901234567890123456789012345678901234567890123456789012",
+	};
+	struct hmfs_node node;
+
+	for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+		g_autofree char *path = g_strdup_printf("/hooks/%s/filter", names[i]);
+
+		if (hmfs_node_lookup(path, &node) != 0)
+			fail_msg("%s: not found", path);
+		assert_string_equal(node.hook, names[i]);
+		assert_string_equal(node.row->name, "filter");
+	}
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		if (hmfs_node_lookup(rows[i].path, &node) != rows[i].lookup)
+			fail_msg("%s", rows[i].path);
+		if (hmfs_node_make(NULL, rows[i].path) != rows[i].make)
+			fail_msg("mkdir %s", rows[i].path);
+	}
+}
+
 static void a_name_that_cannot_be_made_says_why(void **state)
 {
 	assert_int_equal(hmfs_node_create("/pid/42/int/x"), -EINVAL);
@@ -145,8 +183,11 @@ static void check_rows(const struct hmfs_row *rows)
 		const char *name = rows->name ?: "(number)";
 
 		if (S_ISDIR(rows->mode) ? !rows->rows :
-					  S_ISLNK(rows->mode) ? !rows->readlink : !rows->read)
+					  S_ISLNK(rows->mode) ? !rows->readlink :
+								!rows->read && !rows->write)
 			fail_msg("%s: nothing does it", name);
+		if (S_ISREG(rows->mode) && !!rows->read != !!(rows->mode & 0444))
+			fail_msg("%s: mode %o", name, rows->mode);
 		if (!!rows->write != (S_ISREG(rows->mode) && (rows->mode & 0222)))
 			fail_msg("%s: mode %o", name, rows->mode);
 		if (rows->rows)
@@ -167,6 +208,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_path_names_a_row_and_its_numbers),
 		cmocka_unit_test(what_is_not_in_the_tree_is_enoent),
+		cmocka_unit_test(a_hook_has_any_name_that_is_one_line),
 		cmocka_unit_test(a_name_that_cannot_be_made_says_why),
 		cmocka_unit_test(every_row_can_do_what_its_mode_says),
 	};
