@@ -765,7 +765,7 @@ static const struct op {
 	OP(WINDOW),		LIMIT,			op_window },
 	OP(TRANSLATE),		PROCESS,		op_translate },
 	OP(HOOK_SET),		WRITES,			op_hook_set },
-	OP(HOOK_REMOVE),	WRITES,			op_hook_remove },
+	OP(HOOK_REMOVE),	0,			op_hook_remove },
 	OP(HOOK_WAIT),		LIMIT,			op_hook_wait },
 	OP(HOOK_REPLY),		WRITES,			op_hook_reply },
 	OP(HOOK_COUNTS),	0,			op_hook_counts },

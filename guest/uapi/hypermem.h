@@ -170,7 +170,7 @@ enum HYPER_OP {
 	 */
 	HYPER_OP_HOOK_SET = 16 | HYPER_DATA,
 
-	/* addr: the hook's number.  Calls that wait for a reply to it go on. */
+	/* addr: the hook's number.  Calls that wait for a reply to it go on.  READ_OK, no data. */
 	HYPER_OP_HOOK_REMOVE = 17,
 
 	/*
@@ -181,7 +181,7 @@ enum HYPER_OP {
 
 	/*
 	 * A call goes on.  addr: the event's id, data: struct hypermem_verdict.
-	 * WRITE_FAIL with ESRCH: it does not wait any more.
+	 * WRITE_OK, size: what the data had.  WRITE_FAIL with ESRCH: it does not wait any more.
 	 */
 	HYPER_OP_HOOK_REPLY = 19 | HYPER_DATA,
 
