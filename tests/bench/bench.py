@@ -230,6 +230,39 @@ class Bench:
         self.add(f"qga.environ.each.{n}", seconds * 1e3)
         self.add(f"qga.environ.{n}", seconds * 1e3 * n)
 
+    # System calls.
+
+    def hooks(self) -> None:
+        machine = self.machine
+        for i in range(n := 2 if self.quick else 5):
+            progress(f"hooks, round {i + 1} of {n}")
+            self.bulk_echo()
+            plain = self.call("plain")
+            with machine.counted():
+                self.add("call.added.counted", self.call("counted") - plain)
+            with machine.mount():
+                with machine.hook("getuid"):
+                    self.call("other")
+                with machine.hook("getppid pid==1"):
+                    self.add("call.added.filtered", self.call("filtered") - plain)
+                with machine.hook("getppid comm=call"):
+                    said = machine.in_guest("call", 200 if self.quick else 1000)
+                self.add("call.replied", said["p50_ns"] / 1e3)
+                self.trace()
+
+    def call(self, name: str) -> float:
+        """ns of a call."""
+        ns = self.machine.in_guest("call", 20000)["mean_ns"]
+        self.add(f"call.{name}", ns)
+        return ns
+
+    def trace(self) -> None:
+        with self.machine.hook("getppid trace comm=call") as said:
+            rate = self.machine.in_guest("call", 20000)["rate"]
+            time.sleep(1)  # what is on its way
+        self.add("trace.rate", rate * said["events"] / (said["events"] + said["lost"]))
+        self.add("trace.lost", said["lost"])
+
     # Nothing.
 
     def idle(self) -> None:
@@ -317,7 +350,7 @@ def main() -> int:
         qga = stack.enter_context(closing(Qga(machine.guest, machine.qga_socket)))
         bench = Bench(machine, qga, args.quick, bool(args.plot))
         # The crowd comes last: it stays.
-        for name in "bulk", "idle", "crowd":
+        for name in "bulk", "hooks", "idle", "crowd":
             if name in needed:
                 getattr(bench, name)()
         machine.guest.check_console()

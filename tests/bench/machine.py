@@ -22,7 +22,7 @@ import lab  # noqa: E402
 from lab import Guest, LabError  # noqa: E402
 
 LIMIT = 300.0  # seconds of any one command
-GUEST_PROGRAMS = "pread", "memcpy", "stopwatch", "crowd"
+GUEST_PROGRAMS = "pread", "memcpy", "stopwatch", "crowd", "call"
 QGA = Path("/usr/sbin/qemu-ga")
 TOOLS = "cat", "grep", "ls"     # the host's, in /host of the guest: both worlds run the same
 
@@ -112,6 +112,7 @@ class Machine:
         files: dict[str | bytes | os.PathLike, str] = {
             build / "guest/hypermem.ko": "/hypermem.ko",
             build / "echo/hypermem_echo.ko": "/hypermem_echo.ko",
+            build / "count/hypermem_count.ko": "/hypermem_count.ko",
             **{self.programs / name: f"/bin/{name}" for name in GUEST_PROGRAMS},
             **with_libraries(QGA, str(QGA))}
         for tool in TOOLS:
@@ -192,6 +193,35 @@ class Machine:
             yield
         finally:
             self.guest.run("rmmod hypermem_echo; insmod /hypermem.ko", check=True)
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """hypermem_count.ko beside hypermem.ko."""
+        self.guest.run("insmod /hypermem_count.ko", check=True)
+        try:
+            yield
+        finally:
+            self.guest.run("rmmod hypermem_count", check=True)
+
+    @contextlib.contextmanager
+    def hook(self, text: str) -> Iterator[Words]:
+        """A hook with this filter, and a handler of it; its words are there afterwards."""
+        directory = self.mnt / "hooks/bench"
+        directory.mkdir()
+        said: Words = {}
+        client = subprocess.Popen([self.programs / "hook_client", directory, text],
+                                  stdout=subprocess.PIPE)
+        try:
+            assert client.stdout
+            if client.stdout.readline() != b"ready\n":
+                raise BenchError(f"hook_client: status {client.wait(LIMIT)}")
+            yield said
+            client.terminate()
+            said |= words(client.communicate(timeout=LIMIT)[0])
+        finally:
+            client.kill()
+            client.wait()
+            directory.rmdir()
 
     def crowd(self, kind: str, n: int, env: Mapping[str, str] = {}) -> dict[str, int]:
         """Spawn crowd.c; what it says when it is ready."""

@@ -64,12 +64,14 @@ mkdir -p "$build/bench"
 [ -e "$build/build.ninja" ] ||
     quietly meson setup "$build" "$top" --buildtype=release -Dtests=false
 quietly ninja -C "$build" fs/hypermemfs
-for name in pread memcpy stopwatch crowd; do
+for name in pread memcpy stopwatch crowd call; do
     program $name -static
 done
 program link_client
+program hook_client
 program fuse_floor "$(pkg-config --cflags --libs fuse3 glib-2.0)"
 module guest
 module echo
+module count
 
 exec /usr/bin/python3 "$here/bench.py" --build "$build" "$@"
