@@ -51,6 +51,8 @@ struct caller {
 	struct fake_guest *guest;
 	struct hook *hook;
 	unsigned int run, thread, n, ms;
+	uint32_t pid;
+	uint16_t stamp;
 };
 
 static struct {
@@ -150,20 +152,17 @@ static void note_push(const struct caller *caller, uint64_t id, uint32_t flags,
 		.id = GUINT64_TO_LE(id),
 		.hook = GUINT32_TO_LE(hook->number),
 		.flags = GUINT32_TO_LE(flags),
+		.pid = GUINT32_TO_LE(caller->pid),
+		.tid = GUINT32_TO_LE(caller->pid + caller->thread),
 		.nr = GUINT32_TO_LE(1000),
+		.stamp = GUINT16_TO_LE(caller->stamp),
 		.n_regs = GUINT16_TO_LE(regs ? 3 : 0),
 		.time = GUINT64_TO_LE(id * 1000),
 		.retval = GUINT64_TO_LE((uint64_t)retval),
 		.lost = GUINT64_TO_LE(hook->lost),
 	};
 	struct note *note = g_new(struct note, 1);
-	uint16_t stamp;
-	uint32_t pid;
 
-	fake_guest_self(caller->guest, &pid, &stamp);
-	event.pid = GUINT32_TO_LE(pid);
-	event.tid = GUINT32_TO_LE(pid + caller->thread);
-	event.stamp = GUINT16_TO_LE(stamp);
 	for (size_t i = 0; i < G_N_ELEMENTS(event.args); i++)
 		event.args[i] = GUINT64_TO_LE(args[i]);
 	memcpy(event.comm, hook->comm, sizeof(event.comm));
@@ -268,6 +267,7 @@ static gpointer caller_thread(gpointer data)
 	g_autofree struct caller *caller = data;
 	uint64_t left[3] = {};
 
+	fake_guest_self(caller->guest, &caller->pid, &caller->stamp);
 	g_mutex_lock(&the.lock);
 	for (unsigned int i = 0; i < caller->n && caller_goes_on(caller); i++) {
 		int64_t until = g_get_monotonic_time() + caller->ms * G_TIME_SPAN_MILLISECOND;

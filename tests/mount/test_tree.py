@@ -18,7 +18,7 @@ def kinds(world: World) -> dict[str, int]:
 
 
 def test_the_root_has_info_and_pid(world: World) -> None:
-    assert {"info", "pid"} <= set(os.listdir(world.mnt))
+    assert {"hooks", "info", "pid"} <= set(os.listdir(world.mnt))
 
 
 def test_pid_lists_the_guests_processes(world: World) -> None:
