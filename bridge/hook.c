@@ -268,7 +268,7 @@ int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *ve
 	rc = hm_client_hook_reply(hook->hooks->client, waiting.session, id, verdict);
 	/* When the link is lost all calls go on, whatever has become of the reply. */
 	if (rc == -ENOTCONN)
-		rc = -ESRCH;
+		return -ESRCH;
 	if (rc != 0 && rc != -ESRCH)
 		return rc;
 	g_mutex_lock(&hook->hooks->lock);
