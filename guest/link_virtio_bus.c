@@ -142,17 +142,22 @@ bool hypermem_virtio_is_given(const struct device *dev)
 	return READ_ONCE(hypermem_virtio_given) == dev;
 }
 
+/* All virtio devices until one returns other than 0, which is returned. */
+static int hypermem_virtio_each(int (*fn)(struct device *dev, void *arg))
+{
+	return bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, NULL, fn);
+}
+
 /* Each controller to whom it belongs, as its ports are now. */
 static int hypermem_virtio_settle(void)
 {
-	struct bus_type *bus = hypermem_virtio_driver.driver.bus;
 	int rc;
 
 	mutex_lock(&hypermem_virtio_settling);
-	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_renew_device);
-	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_take);
+	hypermem_virtio_each(hypermem_virtio_renew_device);
+	hypermem_virtio_each(hypermem_virtio_take);
 	rc = driver_attach(&hypermem_virtio_driver.driver);
-	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_give);
+	hypermem_virtio_each(hypermem_virtio_give);
 	mutex_unlock(&hypermem_virtio_settling);
 	return rc;
 }
@@ -218,8 +223,7 @@ int hypermem_virtio_register(void)
 		return rc;
 	}
 	if (!hypermem_virtio_refused &&
-	    !bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, NULL,
-			      hypermem_virtio_is_served))
+	    !hypermem_virtio_each(hypermem_virtio_is_served))
 		pr_info("there is no virtio-serial port named %s* yet\n", HYPERMEM_PORT_PREFIX);
 	return 0;
 
@@ -236,13 +240,11 @@ static void hypermem_virtio_cancel(void)
 
 void hypermem_virtio_unregister(void)
 {
-	struct bus_type *bus = hypermem_virtio_driver.driver.bus;
-
 	/* No device is bound to a driver that goes; once it has gone nobody renews. */
 	WRITE_ONCE(hypermem_virtio_leaving, true);
-	bus_unregister_notifier(bus, &hypermem_virtio_notifier);
+	bus_unregister_notifier(hypermem_virtio_driver.driver.bus, &hypermem_virtio_notifier);
 	hypermem_virtio_cancel();
 	unregister_virtio_driver(&hypermem_virtio_driver);
 	hypermem_virtio_cancel();
-	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_give);
+	hypermem_virtio_each(hypermem_virtio_give);
 }
