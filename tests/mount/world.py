@@ -400,6 +400,8 @@ class VmWorld(World):
         self.chardev = self.guest.hm_socket
         try:
             self.mount_ = Mount(daemon, self.chardev)
+            if machines.records:
+                (machines.records / "info").write_text((self.mnt / "info").read_text())
         except BaseException:
             print(self.guest.console()[-4000:])
             self.guest.shutdown()

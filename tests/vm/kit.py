@@ -151,6 +151,14 @@ class Apt:
         words = found[1].split(",") if found else []
         return [word.split("|")[0].split("(")[0].strip() for word in words]
 
+    def releases(self, source: Debian) -> list[str]:
+        """The kernel's, the newest first."""
+        names = run("apt-cache", "search", "--names-only",
+                    rf"^linux-headers-{re.escape(source.version)}[.0-9a-z+~]*(-[0-9]+)?-"
+                    rf"{source.flavour}$", env=self._env).splitlines()
+        found = {name.split()[0].split(":")[0].removeprefix("linux-headers-") for name in names}
+        return sorted(found, key=lambda r: [int(n) for n in re.findall(r"\d+", r)], reverse=True)
+
     def fetch(self, out: Path, *packages: str) -> list[Path]:
         out.mkdir(exist_ok=True)
         before = set(out.glob("*.deb"))
@@ -179,7 +187,7 @@ def chroot(suite: str) -> Path:
             need("debootstrap")
             mirror = _mirrors(suite)[0].split()[2]
             shell('lab_as_root debootstrap --variant=minbase --keyring="$1" '
-                  '--include=make,ca-certificates "$2" "$3" "$4" >&2', KEYRING, suite, tmp, mirror)
+                  '--include=make,perl,ca-certificates "$2" "$3" "$4" >&2', KEYRING, suite, tmp, mirror)
             (tmp / "etc/apt/sources.list").write_text("\n".join(_mirrors(suite)) + "\n")
             inside(tmp, "apt-get", "-qq", "-o", "Acquire::Check-Valid-Until=false", "update")
     return root
@@ -222,17 +230,30 @@ def _fetch(machine: Machine, source: Debian, out: Path) -> None:
     need("kmod", "xz-utils", "zstd", "debian-archive-keyring")
     apt = Apt(source.suite, machine.arch)
     apt.update()
-    headers = next(p for p in apt.depends(f"linux-headers-{source.flavour}")
-                   if re.match(r"linux-headers-\d", p))
-    release = headers.removeprefix("linux-headers-")
+    apt.unpack(out / "tools", f"busybox-static:{machine.arch}")
+    shutil.copy(next((out / "tools").glob("**/bin/busybox")), out / "busybox")
+    shutil.rmtree(out / "tools")
+    releases = apt.releases(source)
+    if not releases:
+        raise KitError(f"{source.suite} has no linux-headers-{source.version}.*-{source.flavour}")
+    for release in releases:
+        try:
+            _fetch_image(apt, machine, release, out)
+            return _fetch_headers(apt, machine, release)
+        except KitError as error:
+            # A mirror that is being changed lists what has gone; the release before may be there.
+            print(error, file=sys.stderr)
+            why = error
+    raise why
+
+
+def _fetch_image(apt: Apt, machine: Machine, release: str, out: Path) -> None:
     image = f"linux-image-{release}"
     parts = [p for p in apt.depends(image) if re.match(r"linux-(binary|modules)-\d", p)]
-    apt.unpack(out / "root", *(f"{p}:{machine.arch}" for p in (image, *parts, "busybox-static")))
+    apt.unpack(out / "root", *(f"{p}:{machine.arch}" for p in (image, *parts)))
     shell('lab_pick "$1" "$2"', out / "root", out)
-    shutil.copy(next((out / "root").glob("**/bin/busybox")), out / "busybox")
     shutil.rmtree(out / "root")
     (out / "release").write_text(release + "\n")
-    _fetch_headers(apt, machine, release)
 
 
 def _fetch_headers(apt: Apt, machine: Machine, release: str) -> None:
@@ -294,7 +315,7 @@ def _arguments(machine: Machine, headers: Path) -> list[str]:
 
 
 def _make(machine: Machine, directory: Path, headers: Path) -> Path:
-    need("make", *machine.packages)
+    need("make", "perl", *machine.packages)
     _sources(directory / "guest")
     run(*_arguments(machine, headers), "-C", directory / "guest")
     return directory / "guest/hypermem.ko"

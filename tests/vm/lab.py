@@ -407,6 +407,9 @@ class Guest:
             if self._process.poll() is None:
                 self._process.kill()
                 self._process.wait(PROMPTLY)
+        if machines.records and self._process:
+            number = sum(1 for _ in machines.records.glob("*.log"))
+            shutil.copy(self.dir / "console.log", machines.records / f"{number:03}.log")
         if self._own_dir:
             shutil.rmtree(self.dir, ignore_errors=True)
 

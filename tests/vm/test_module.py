@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import machines
 from conftest import Kit, booted, load
 from lab import Guest
 from link import READ, READ_PROC_FILE, RESET, TRANSLATE, WINDOW, Link, header
@@ -45,10 +46,17 @@ def check_mounted(guest: Guest, mount: Mount) -> None:
             b"x" * 100_000 + pattern(victim["region"] + 100_000, 1)
 
 
+def device(guest: Guest, number: int = 0) -> str:
+    """virtioN of a controller, in the order of QEMU's options; N is the order of their probing."""
+    script = "for d in /sys/bus/virtio/devices/*; do readlink -f $d; done"
+    paths = guest.run(script, check=True).out.decode().split()
+    return sorted(paths)[number].rpartition("/")[2]
+
+
 def driver(guest: Guest, number: int = 0) -> str:
-    """Of the controller virtioNUMBER; empty: it has none."""
-    done = guest.run(["readlink", f"/sys/bus/virtio/devices/virtio{number}/driver"])
-    return done.out.decode().strip().rpartition("/")[2]
+    """Of a controller; empty: it has none."""
+    link = f"/sys/bus/virtio/devices/{device(guest, number)}/driver"
+    return guest.run(["readlink", link]).out.decode().strip().rpartition("/")[2]
 
 
 def console_ports(guest: Guest) -> set[str]:
@@ -166,10 +174,11 @@ def test_a_mount_outlives_the_module(guest: Guest, mount: Mount) -> None:
 
 
 def test_a_controller_can_be_unbound_and_bound_through_sysfs(guest: Guest, mount: Mount) -> None:
+    name = device(guest)
     for _ in range(3):
-        guest.run("cd /sys/bus/virtio/drivers/hypermem && echo virtio0 >unbind", check=True)
+        guest.run(f"cd /sys/bus/virtio/drivers/hypermem && echo {name} >unbind", check=True)
         assert driver(guest) == ""
-        guest.run("cd /sys/bus/virtio/drivers/hypermem && echo virtio0 >bind", check=True)
+        guest.run(f"cd /sys/bus/virtio/drivers/hypermem && echo {name} >bind", check=True)
         assert driver(guest) == "hypermem"
     wait_for(lambda: os.path.exists(path(mount, 1, "comm")))
     check_mounted(guest, mount)
@@ -269,17 +278,15 @@ def test_virtio_console_gets_the_controller_back(boot, daemon: Path, console: st
         assert link._sock.recv(100) == b"hello from a console\n"
 
 
-def test_it_takes_a_controller_whose_ports_virtio_console_does_not_know_yet(
-        boot, pytestconfig: pytest.Config) -> None:
+def test_it_takes_a_controller_whose_ports_virtio_console_does_not_know_yet(boot) -> None:
     """A booting system loads both in a row: the ports, and then their names, come later."""
     guest = boot()
-    inarow = pytestconfig.getoption("builddir") / "tests/inarow"
-    guest.write_file("/bin/inarow", inarow.read_bytes(), 0o755)
+    name = device(guest)
     guest.run("echo -1 >/proc/sys/kernel/sched_rt_runtime_us", check=True)
     for _ in range(3):
-        guest.run("""
-            rmmod hypermem && cd /sys/bus/virtio/drivers/virtio_console && echo virtio0 >unbind &&
-            inarow bind virtio0 /hypermem.ko""", check=True)
+        guest.run(f"""
+            rmmod hypermem && cd /sys/bus/virtio/drivers/virtio_console && echo {name} >unbind &&
+            inarow bind {name} /hypermem.ko""", check=True)
         wait_for(lambda: driver(guest) == "hypermem")
         assert served(guest)
 
@@ -305,7 +312,7 @@ def test_a_controller_with_another_port_is_left_alone(boot, tmp_path: Path,
 def test_two_controllers_have_a_link_each(boot, tmp_path: Path, daemon: Path) -> None:
     guest = boot(smp=2, qemu_args=[
         "-chardev", f"socket,id=hm2,path={tmp_path}/hm2,server=on,wait=off",
-        "-device", "virtio-serial-pci,id=hmbus2",
+        "-device", f"{machines.current.virtio('virtio-serial')},id=hmbus2",
         "-device", "virtserialport,bus=hmbus2.0,chardev=hm2,name=org.hypermem.1"])
     drivers = sorted(driver(guest, n) for n in range(3))
     assert drivers == ["hypermem", "hypermem", "virtio_console"]
@@ -380,6 +387,7 @@ def test_chardevs_of_other_kinds_work(boot, daemon: Path, chardev: str) -> None:
 
 
 @pytest.mark.daemon_talks
+@pytest.mark.needs("suspend")
 def test_the_link_is_there_again_after_a_suspend(kit: Kit, daemon: Path) -> None:
     """To RAM, and as far as pm_test goes: the mount goes on, its open files are good."""
     # As ELF file, this kernel does not wake up in this QEMU, with or without the module.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import machines
 from conftest import Kit, booted, load
 from lab import Guest
 from link import (CHUNK, READ, READ_PROC, READ_PROC_FILE, RESET, WRITE, Link, SerialLink,
@@ -27,6 +28,9 @@ from world import Mount
 pytestmark = pytest.mark.vm("is about the module")
 
 
+TTY = machines.current.serial
+
+
 def serial(directory: Path, *device: str) -> list[str]:
     """QEMU's options for a chardev and what is in front of it."""
     return ["-chardev", f"socket,id=line,path={directory}/line.sock,server=on,wait=off", *device]
@@ -34,9 +38,11 @@ def serial(directory: Path, *device: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def machine(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    if not TTY:
+        pytest.skip(f"{machines.current.name} has no second serial line")
     directory = tmp_path_factory.mktemp("serial")
-    with booted(kit, directory=directory, hypermem_args="tty=ttyS1",
-                qemu_args=serial(directory, "-serial", "chardev:line")) as guest:
+    with booted(kit, directory=directory, hypermem_args=f"tty={TTY}",
+                qemu_args=serial(directory, *machines.current.serial_line)) as guest:
         yield guest
 
 
@@ -196,7 +202,7 @@ def test_the_module_comes_and_goes_under_load(guest: Guest, line: Path, victim: 
 
         with load(ask):
             for _ in range(5):
-                guest.run("rmmod hypermem && insmod /hypermem.ko tty=ttyS1", check=True)
+                guest.run(f"rmmod hypermem && insmod /hypermem.ko tty={TTY}", check=True)
     with SerialLink(line) as link:
         link.hello()
         assert mapped(link, victim)
@@ -224,17 +230,18 @@ def test_a_line_that_cannot_be_had_is_refused(guest: Guest, line: Path) -> None:
         for name in "tty1", "tty0", "tty", "console", "ptmx":
             assert f"tty={name}: it is not a serial line; name one" in refused(guest, name)
         assert guest.run("stty -a </dev/tty1").out == before
-        holder = guest.spawn(["sh", "-c", "exec sleep 100 </dev/ttyS1"])
+        holder = guest.spawn(["sh", "-c", f"exec sleep 100 </dev/{TTY}"])
         time.sleep(0.3)
-        assert "tty=ttyS1: the line is in use" in refused(guest, "ttyS1")
+        assert f"tty={TTY}: the line is in use" in refused(guest, TTY)
         guest.kill(holder)
         time.sleep(0.3)
     finally:
-        guest.run("insmod /hypermem.ko tty=ttyS1", check=True)
+        guest.run(f"insmod /hypermem.ko tty={TTY}", check=True)
     with SerialLink(line) as link:
         link.hello()
 
 
+@pytest.mark.needs("pci-serial")
 def test_a_serial_card(boot: Callable[..., Guest], tmp_path: Path, daemon: Path) -> None:
     guest = boot(directory=tmp_path, load_hypermem=False,
                  qemu_args=serial(tmp_path, "-device", "pci-serial,chardev=line"))
