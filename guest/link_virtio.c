@@ -67,10 +67,10 @@ static bool hypermem_virtio_is_worn(struct hypermem_virtio *hv)
 {
 	bool worn;
 
-	mutex_lock(&hv->link.send_lock);
+	hypermem_lock_take(&hv->link.send_lock);
 	hypermem_virtio_tx_reap(hv);
 	worn = hv->tx_lost >= TX_LOST_MAX;
-	mutex_unlock(&hv->link.send_lock);
+	hypermem_lock_release(&hv->link.send_lock);
 	return worn;
 }
 
@@ -152,19 +152,19 @@ static void hypermem_virtio_work(struct work_struct *work)
 	struct hypermem_virtio_receiver *other = &hv->receivers[receiver == hv->receivers];
 	struct hypermem_request *request;
 
-	mutex_lock(&hv->receive_lock);
+	hypermem_lock_take(&hv->receive_lock);
 	WRITE_ONCE(hv->receiver, other->works ? &receiver->work : &other->work);
 	hypermem_virtio_receive_all(hv);
 	request = hv->link.last;
 	hv->link.last = NULL;
 	receiver->works = request && !other->works;
-	mutex_unlock(&hv->receive_lock);
+	hypermem_lock_release(&hv->receive_lock);
 
 	if (receiver->works) {
 		hypermem_request_do(request);
-		mutex_lock(&hv->receive_lock);
+		hypermem_lock_take(&hv->receive_lock);
 		receiver->works = false;
-		mutex_unlock(&hv->receive_lock);
+		hypermem_lock_release(&hv->receive_lock);
 	} else if (request) {
 		hypermem_request_queue(request);
 	}
@@ -337,7 +337,7 @@ static void hypermem_virtio_init_receivers(struct hypermem_virtio *hv)
 {
 	unsigned int i;
 
-	mutex_init(&hv->receive_lock);
+	hypermem_lock_init(&hv->receive_lock);
 	for (i = 0; i < ARRAY_SIZE(hv->receivers); i++) {
 		hv->receivers[i].hv = hv;
 		INIT_WORK(&hv->receivers[i].work, hypermem_virtio_work);

@@ -14,7 +14,6 @@
 #define HYPERMEM_LINK_VIRTIO_H
 
 #include <linux/mm.h>
-#include <linux/mutex.h>
 #include <linux/scatterlist.h>
 #include <linux/types.h>
 #include <linux/virtio.h>
@@ -50,7 +49,7 @@ struct hypermem_virtio {
 		struct hypermem_virtio *hv;
 		bool works;		/* on a request; under receive_lock */
 	} receivers[2];
-	struct mutex receive_lock;	/* one at a time receives */
+	struct hypermem_lock receive_lock;	/* one at a time receives */
 	struct work_struct *receiver;	/* who is called when something comes */
 	struct workqueue_struct *wq;	/* they run in */
 

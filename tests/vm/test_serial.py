@@ -19,11 +19,11 @@ import pytest
 
 import machines
 from conftest import Kit, booted, load
-from lab import Guest
+from lab import Guest, LabError
 from link import (CHUNK, READ, READ_PROC, READ_PROC_FILE, RESET, WRITE, Link, SerialLink,
                   header, hello_frame, stuffed)
 from test_link import pattern
-from world import Mount
+from world import Mount, wait_for
 
 pytestmark = pytest.mark.vm("is about the module")
 
@@ -361,6 +361,58 @@ def test_the_console_is_told_from_a_guest(guest: Guest, daemon: Path, tmp_path: 
     said = process.communicate(timeout=20)[1]
     assert process.returncode == 4
     assert "what talks there is not hypermem.ko, it says " in said and "is hypermem.ko loaded" in said
+
+
+@pytest.mark.needs("pc")
+def test_a_host_that_does_not_listen_is_not_taken_for_a_hung_task(
+        guest: Guest, line: Path, victim: dict) -> None:
+    """The line stands still for as long as it pleases."""
+    guest.run("echo 2 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
+    try:
+        with SerialLink(line) as deaf:
+            deaf.hello()
+            for n in range(200):
+                deaf.send(READ, victim["pid"], victim["region"], CHUNK)
+            time.sleep(6)
+            guest.check_console()
+        with SerialLink(line) as link:
+            link.hello()
+            assert mapped(link, victim)
+    finally:
+        guest.run("echo 120 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
+
+
+@pytest.mark.needs("hotplug", "pci-serial")
+def test_a_serial_card_that_is_pulled_out_is_told_of(boot: Callable[..., Guest],
+                                                     tmp_path: Path) -> None:
+    """With requests under way; the module can go and come afterwards."""
+    guest = boot(directory=tmp_path, hypermem_args="tty=ttyS1", smp=2,
+                 qemu_args=serial(tmp_path, "-device", "pci-serial,chardev=line,id=card"))
+    pid, victim = guest.victim("mem")
+    with SerialLink(tmp_path / "line.sock") as link:
+        link.hello()
+        for _ in range(40):
+            link.send(READ, pid, victim["region"], CHUNK)
+        guest.qmp("device_del", id="card")
+        guest.wait_console("ttyS1: the line was hung up; plug it in again and load the module anew")
+    before = len(guest.console())
+    guest.run("rmmod hypermem", check=True, timeout=20)
+    assert "tty" not in guest.console()[before:]
+    guest.wait_event("DEVICE_DELETED")
+    wait_for(lambda: plugged(guest))
+    wait_for(lambda: guest.run("insmod /hypermem.ko tty=ttyS1 2>/dev/null").rc == 0)
+    with SerialLink(tmp_path / "line.sock") as link:
+        link.hello()
+        assert mapped(link, {"pid": pid, **victim})
+
+
+def plugged(guest: Guest) -> bool:
+    """The card, again; QEMU lets go of its chardev a moment after it has gone."""
+    try:
+        guest.qmp("device_add", driver="pci-serial", chardev="line", id="card")
+    except LabError:
+        return False
+    return True
 
 
 def test_one_machine_has_both_links(guest: Guest, line: Path, victim: dict) -> None:
