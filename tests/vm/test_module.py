@@ -237,6 +237,29 @@ def test_a_module_that_comes_and_goes_leaves_nothing_behind(boot, daemon: Path,
     assert guest.run("ls -d /sys/module/hypermem /sys/bus/virtio/drivers/hypermem").out == b""
 
 
+def test_a_module_of_another_kernel_is_refused_by_the_kernel(guest: Guest) -> None:
+    """In its own words, which the manual explains."""
+    guest.run("rmmod hypermem; cp /hypermem.ko /tmp/other.ko", check=True)
+    try:
+        module = guest.read_file("/hypermem.ko")
+        magic = re.search(rb"vermagic=([^\0]*)", module)[1]
+        other = magic.replace(b" mod_unload", b" mod_unheard", 1)[:len(magic)]
+        symbol = module.index(b"module_layout\0", module.index(b"vermagic="))
+        for changed, said in (
+                (module.replace(b"vermagic=" + magic, b"vermagic=" + other),
+                 "hypermem: version magic '.*' should be '.*'"),
+                (module[:symbol - 8] + bytes(4) + module[symbol - 4:],
+                 "hypermem: disagrees about version of symbol module_layout")):
+            assert len(changed) == len(module)
+            guest.write_file("/tmp/other.ko", changed)
+            done = guest.run("insmod /tmp/other.ko")
+            assert done.rc != 0 and b"invalid module format" in done.err
+            guest.wait_console(said)
+    finally:
+        guest.run("rm /tmp/other.ko; insmod /hypermem.ko", check=True)
+    assert served(guest)
+
+
 # Whose controller it is.
 
 
