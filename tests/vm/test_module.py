@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+import lab
 import machines
 from conftest import Kit, booted, load
 from lab import Guest
@@ -184,6 +187,22 @@ def test_a_controller_can_be_unbound_and_bound_through_sysfs(guest: Guest, mount
     check_mounted(guest, mount)
 
 
+def test_a_controller_that_is_unbound_through_sysfs_stays_so(boot, tmp_path: Path) -> None:
+    """Although the module looks around: at a port that has no name, which may still come."""
+    guest = boot(qemu_args=[
+        "-chardev", f"socket,id=other,path={tmp_path}/other,server=on,wait=off",
+        "-device", f"{machines.current.virtio('virtio-serial')},id=otherbus",
+        "-device", "virtserialport,bus=otherbus.0,chardev=other"])
+    guest.run(RELOAD, check=True)
+    name = device(guest)
+    guest.run(f"echo {name} >/sys/bus/virtio/drivers/hypermem/unbind", check=True)
+    for _ in range(8):
+        assert driver(guest) == ""
+        time.sleep(0.5)
+    guest.run(f"echo {name} >/sys/bus/virtio/drivers/hypermem/bind", check=True)
+    assert served(guest)
+
+
 def objects(guest: Guest) -> dict[str, int]:
     """How many there are in each of the kernel's heaps; exact with slub_debug."""
     out = guest.run("""
@@ -310,6 +329,27 @@ def test_it_takes_a_controller_whose_ports_virtio_console_does_not_know_yet(boot
         guest.run(f"""
             rmmod hypermem && cd /sys/bus/virtio/drivers/virtio_console && echo {name} >unbind &&
             inarow bind {name} /hypermem.ko""", check=True)
+        wait_for(lambda: driver(guest) == "hypermem")
+        assert served(guest)
+
+
+@pytest.mark.needs("headers")
+def test_it_takes_a_controller_whose_ports_have_no_names_yet(
+        kit: Kit, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """virtio_console makes a port, and shows its name when that comes: two seconds late here."""
+    late = shutil.copytree(Path(__file__).parent / "late", tmp_path / "late")
+    subprocess.run(["make", "-s", "-C", lab.headers(), f"M={late}"], check=True)
+    image = lab.initramfs(tmp_path / "initramfs", {
+        lab.module_for(pytestconfig): "/hypermem.ko", late / "late.ko": "/late.ko"}, kit.kernel)
+    with booted(kit._replace(image=image), smp=2) as guest:
+        name = device(guest)
+        guest.run(f"""
+            rmmod hypermem && cd /sys/bus/virtio/drivers/virtio_console && echo {name} >unbind &&
+            insmod /late.ko function=sysfs_create_group call=2 && echo {name} >bind || exit 1
+            until [ -e {name}/virtio-ports/*/power ]; do :; done
+            insmod /hypermem.ko""", check=True)
+        # When it was loaded it was too early.
+        guest.wait_console(r"there is no virtio-serial port named org\.hypermem\.\* yet")
         wait_for(lambda: driver(guest) == "hypermem")
         assert served(guest)
 
