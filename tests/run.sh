@@ -3,7 +3,7 @@
 #
 # All tests, from a fresh Debian machine on:
 #
-#   sh tests/run.sh [--quick | --matrix[=NAME,...]] [--long]
+#   sh tests/run.sh [--quick | --matrix[=NAME,...] | --distro] [--long]
 #
 # Installs what is missing, builds with sanitizers, and runs
 #   - the module's build with W=1 and sparse,
@@ -15,19 +15,22 @@
 #   --quick  leave out all that boots a guest
 #   --matrix  instead: the tests over real guests on all machines of tests/vm/machines.py, or on
 #             some; consoles, and why tests were skipped, stay in build-dev/matrix
+#   --distro  instead: tests/distro, a Debian machine with systemd, udev and dkms, which is made of
+#             packages the first time
 #   --long   run what takes long for longer
 # The last line says how many passed, failed and were skipped; why one was skipped is said
 # above it.  The exit status is 0 only if none failed.
 set -u
 
-quick= long= matrix= machines="mipsel-6.1 s390x-6.1"
+quick= long= matrix= distro= machines="mipsel-6.1 s390x-6.1"
 for arg; do
     case $arg in
     --quick) quick=1 ;;
     --matrix) matrix=1 machines= ;;
     --matrix=*) matrix=1 machines=$(echo "${arg#*=}" | tr , ' ') ;;
     --long) long=--long ;;
-    *) sed -n '4,20s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    --distro) distro=1 ;;
+    *) sed -n '4,22s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 
@@ -84,6 +87,9 @@ lab_packages libc6-dev-i386 "lib32gcc-$(gcc -dumpversion | cut -d. -f1)-dev"
 [ -e "$build/build.ninja" ] || single setup meson setup "$build" --native-file tests/dev.ini
 if [ "$matrix" ]; then
     if single build ninja -C "$build"; then on_machines; fi
+elif [ "$distro" ]; then
+    single build ninja -C "$build" && single distro-image sh tests/distro/image.sh &&
+        tests_of distro tests/distro
 elif single build ninja -C "$build" && single module make -s -C guest check KDIR="$(lab_headers)"; then
     printf '\n== unit\n'
     log=$build/meson-logs/testlog.junit.xml
