@@ -131,9 +131,12 @@ ssize_t hypermem_sysfs_read(const char *path, char *text, size_t size);
 
 int hypermem_virtio_register(void);
 void hypermem_virtio_unregister(void);
+/* Say it if no controller is served. */
+void hypermem_virtio_report(void);
 #else
 static inline int hypermem_virtio_register(void) { return 0; }
 static inline void hypermem_virtio_unregister(void) {}
+static inline void hypermem_virtio_report(void) {}
 #endif
 
 /* The serial line that the module parameter names, if it does. */

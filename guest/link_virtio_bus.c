@@ -238,14 +238,18 @@ int hypermem_virtio_register(void)
 		hypermem_virtio_unregister();
 		return rc;
 	}
-	if (!hypermem_virtio_refused &&
-	    !hypermem_virtio_each(hypermem_virtio_is_served, NULL))
-		pr_info("there is no virtio-serial port named %s* yet\n", HYPERMEM_PORT_PREFIX);
 	return 0;
 
 unregister:
 	unregister_virtio_driver(&hypermem_virtio_driver);
 	return rc;
+}
+
+void hypermem_virtio_report(void)
+{
+	if (!hypermem_virtio_refused &&
+	    !hypermem_virtio_each(hypermem_virtio_is_served, NULL))
+		pr_info("there is no virtio-serial port named %s* yet\n", HYPERMEM_PORT_PREFIX);
 }
 
 static void hypermem_virtio_cancel(void)
