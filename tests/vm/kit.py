@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import machines
-from machines import Debian, Host, Machine, Script
+from machines import BuiltIn, Debian, Host, Machine
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
@@ -215,11 +215,9 @@ def kernel(machine: Machine) -> Path:
     """The directory with its kernel, the modules of the kernel's that the lab needs, and busybox."""
     if isinstance(machine.kernel, Host):
         return Path(shell("lab_kernel"))
+    if isinstance(machine.kernel, BuiltIn):
+        return Path(shell('"$0/$1"', machine.kernel.program))
     path = cache() / "machines" / machine.name
-    if isinstance(machine.kernel, Script):
-        path.mkdir(parents=True, exist_ok=True)
-        run(HERE / machine.kernel.program, path)
-        return path
     with made(path) as tmp:
         if tmp:
             _fetch(machine, machine.kernel, tmp)
@@ -279,10 +277,9 @@ def headers(machine: Machine) -> Path:
     """The directory to build its modules in (KDIR), in this system or in the suite's chroot."""
     if isinstance(machine.kernel, Host):
         return Path(shell("lab_headers"))
-    directory = kernel(machine)
-    if isinstance(machine.kernel, Script):
-        return directory / "headers"
-    release = (directory / "release").read_text().strip()
+    if isinstance(machine.kernel, BuiltIn):
+        raise KitError(f"the kernel of {machine.name} can load no modules")
+    release = (kernel(machine) / "release").read_text().strip()
     root = cache() / "headers" if _here(machine.kernel.suite) else Path("/")
     return root / "usr/src" / f"linux-headers-{release}"
 

@@ -29,9 +29,9 @@ class Debian:
 
 
 @dataclass(frozen=True)
-class Script:
-    """What a program of this folder builds: PROGRAM DIRECTORY leaves vmlinux or vmlinuz,
-    modules/, and perhaps busybox there, and headers, a link to where modules are built."""
+class BuiltIn:
+    """A kernel without modules, with guest/ built in: a program of this folder prints the directory
+    where it has put vmlinux, busybox, and modules/ with nothing to load."""
     program: str
 
 
@@ -39,7 +39,7 @@ class Script:
 class Machine:
     name: str
     arch: str  # as Debian calls it
-    kernel: Host | Debian | Script
+    kernel: Host | Debian | BuiltIn
     qemu: str  # the program
     type: str  # of its machines
     options: tuple[str, ...] = ()
@@ -60,6 +60,10 @@ class Machine:
     unavailable: str = ""  # why it cannot be had
     slow: float = 1.0  # how much longer everything takes than with amd64
     features: frozenset[str] = frozenset()  # what not all machines have: marks of tests
+
+    def __post_init__(self) -> None:
+        kind = "builtin" if isinstance(self.kernel, BuiltIn) else "modules"
+        object.__setattr__(self, "features", self.features | {kind})
 
     def virtio(self, device: str) -> str:
         """The name of a virtio device on this machine's bus: virtio-serial -> virtio-serial-pci."""
@@ -125,6 +129,10 @@ TABLE = {machine.name: machine for machine in (
              "qemu-system-ppc64", "pseries", "-cpu", "power9", target="powerpc64le-linux-gnu",
              console="hvc0", packages=("qemu-system-ppc",), page=65536, serial="", slow=4.0,
              features=frozenset({"reset"})),
+    Machine("mips-6.1", "mips", BuiltIn("mips.sh"), "qemu-system-mips", "malta", ("-cpu", "24Kf"),
+            cross="mips-linux-gnu-", byteorder="big", word_bits=32, cpus=1, mem=2048, slow=3.0,
+            packages=("qemu-system-mips", *_cross("mips-linux-gnu", "mips")[1]),
+            features=frozenset({"reset"})),
     # No reset: the memory that the machine's loader unpacks the kernel with is full of what QEMU
     # has translated there before, and checks against at each store.  It takes many minutes.
     _machine("s390x-6.1", "s390x", Debian("bookworm", "6.1", "s390x"), "qemu-system-s390x",

@@ -45,8 +45,8 @@ def built(config: pytest.Config, name: str) -> Path:
 def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Kit:
     """Guests with churn."""
     directory = tmp_path_factory.mktemp("churn")
-    files: dict[lab.Bytes, str] = {lab.module_for(pytestconfig): "/hypermem.ko",
-                                   Path(__file__).with_name("churn.c"): "/bin/churn"}
+    files = lab.module_files(pytestconfig)
+    files[Path(__file__).with_name("churn.c")] = "/bin/churn"
     files |= {path: f"/bin/{name}" for name, path in lab.programs32(pytestconfig).items()}
     kernel = lab.kernel()
     return Kit(kernel, lab.initramfs(directory / "initramfs", files, kernel))

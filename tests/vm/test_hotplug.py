@@ -191,6 +191,7 @@ def test_a_controller_without_a_port_is_whose_port_comes_first(guest: Guest) -> 
 
 
 @HOTPLUG
+@pytest.mark.needs("modules")
 def test_the_module_may_be_there_before_any_port(boot: Callable[..., Guest],
                                                  daemon: Path) -> None:
     guest = boot(load_hypermem=False, hm_port="virtserialport,id=hmport")
@@ -202,6 +203,7 @@ def test_the_module_may_be_there_before_any_port(boot: Callable[..., Guest],
         check_mounted(guest, mount)
 
 
+@pytest.mark.needs("modules")
 def test_of_two_ports_of_ours_one_is_served(boot: Callable[..., Guest]) -> None:
     guest = boot(console="first", qemu_args=[
         "-chardev", "null,id=other",

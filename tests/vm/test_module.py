@@ -70,6 +70,7 @@ def console_ports(guest: Guest) -> set[str]:
 # The module goes while it works.
 
 
+@pytest.mark.needs("modules")
 def test_a_connected_host_is_invited_again(guest: Guest) -> None:
     with Link(guest.hm_socket) as link:
         epoch = link.hello().epoch
@@ -82,6 +83,7 @@ def test_a_connected_host_is_invited_again(guest: Guest) -> None:
         assert link.proc(1).pid == 1
 
 
+@pytest.mark.needs("modules")
 def test_the_module_can_go_while_requests_are_in_flight(guest: Guest) -> None:
     pid, victim = guest.victim("area", "65536")
     for n in range(8):
@@ -97,6 +99,7 @@ def test_the_module_can_go_while_requests_are_in_flight(guest: Guest) -> None:
             assert link.get(READ, pid, victim["region"], BIG) == pattern(victim["region"], BIG)
 
 
+@pytest.mark.needs("modules")
 def test_the_module_can_go_while_its_host_is_deaf(guest: Guest) -> None:
     pid, victim = guest.victim("area", "65536")
     with Link(guest.hm_socket) as deaf:
@@ -109,6 +112,7 @@ def test_the_module_can_go_while_its_host_is_deaf(guest: Guest) -> None:
     assert served(guest)
 
 
+@pytest.mark.needs("modules")
 def test_the_module_can_go_while_hosts_come_and_go(guest: Guest) -> None:
     def host() -> None:
         with Link(guest.hm_socket, 5) as link:
@@ -123,6 +127,7 @@ def test_the_module_can_go_while_hosts_come_and_go(guest: Guest) -> None:
     assert served(guest)
 
 
+@pytest.mark.needs("modules")
 def test_the_module_waits_for_a_request_that_sleeps(guest: Guest) -> None:
     """What sleeps in a page fault cannot be woken: rmmod goes on when the page has come."""
     guest.run("[ -e /dev/fuse ] || insmod /modules/fuse.ko; mkdir -p /tmp/slow", check=True)
@@ -149,6 +154,7 @@ def test_the_module_waits_for_a_request_that_sleeps(guest: Guest) -> None:
         guest.run(f"kill -9 {server} {pid}; umount -l /tmp/slow")
 
 
+@pytest.mark.needs("modules")
 @pytest.mark.daemon_talks
 def test_a_mount_outlives_the_module(guest: Guest, mount: Mount) -> None:
     """Under load: right bytes or an error, then ESTALE, and new files work."""
@@ -187,6 +193,7 @@ def test_a_controller_can_be_unbound_and_bound_through_sysfs(guest: Guest, mount
     check_mounted(guest, mount)
 
 
+@pytest.mark.needs("modules")
 def test_a_controller_that_is_unbound_through_sysfs_stays_so(boot, tmp_path: Path) -> None:
     """Although the module looks around: at a port that has no name, which may still come."""
     guest = boot(qemu_args=[
@@ -216,6 +223,7 @@ def free_pages(guest: Guest) -> int:
     return int(re.search(rb"nr_free_pages (\d+)", guest.read_file("/proc/vmstat"))[1])
 
 
+@pytest.mark.needs("modules")
 @pytest.mark.limit(600)
 def test_a_module_that_comes_and_goes_leaves_nothing_behind(boot, daemon: Path,
                                                             pytestconfig: pytest.Config) -> None:
@@ -256,6 +264,7 @@ def test_a_module_that_comes_and_goes_leaves_nothing_behind(boot, daemon: Path,
     assert guest.run("ls -d /sys/module/hypermem /sys/bus/virtio/drivers/hypermem").out == b""
 
 
+@pytest.mark.needs("modules")
 def test_a_module_of_another_kernel_is_refused_by_the_kernel(guest: Guest) -> None:
     """In its own words, which the manual explains."""
     guest.run("rmmod hypermem; cp /hypermem.ko /tmp/other.ko", check=True)
@@ -282,6 +291,7 @@ def test_a_module_of_another_kernel_is_refused_by_the_kernel(guest: Guest) -> No
 # Whose controller it is.
 
 
+@pytest.mark.needs("modules")
 def test_without_virtio_console_the_link_is_there_by_insmod_alone(boot) -> None:
     guest = boot(console="none")
     guest.wait_console("a shell on the console")
@@ -295,6 +305,7 @@ def test_without_virtio_console_the_link_is_there_by_insmod_alone(boot) -> None:
         assert link.hello().epoch != epoch
 
 
+@pytest.mark.needs("modules")
 @pytest.mark.parametrize("console", ["first", "last"])
 def test_virtio_console_gets_the_controller_back(boot, daemon: Path, console: str) -> None:
     guest = boot(console=console)
@@ -320,6 +331,7 @@ def test_virtio_console_gets_the_controller_back(boot, daemon: Path, console: st
         assert link._sock.recv(100) == b"hello from a console\n"
 
 
+@pytest.mark.needs("modules")
 def test_it_takes_a_controller_whose_ports_virtio_console_does_not_know_yet(boot) -> None:
     """A booting system loads both in a row: the ports, and then their names, come later."""
     guest = boot()
@@ -340,7 +352,7 @@ def test_it_takes_a_controller_whose_ports_have_no_names_yet(
     late = shutil.copytree(Path(__file__).parent / "late", tmp_path / "late")
     subprocess.run(["make", "-s", "-C", lab.headers(), f"M={late}"], check=True)
     image = lab.initramfs(tmp_path / "initramfs", {
-        lab.module_for(pytestconfig): "/hypermem.ko", late / "late.ko": "/late.ko"}, kit.kernel)
+        **lab.module_files(pytestconfig), late / "late.ko": "/late.ko"}, kit.kernel)
     with booted(kit._replace(image=image), smp=2) as guest:
         name = device(guest)
         guest.run(f"""
@@ -354,6 +366,7 @@ def test_it_takes_a_controller_whose_ports_have_no_names_yet(
         assert served(guest)
 
 
+@pytest.mark.needs("modules")
 @pytest.mark.parametrize("console", ["first", "last"])
 def test_a_controller_with_another_port_is_left_alone(boot, tmp_path: Path,
                                                       console: str) -> None:
@@ -372,6 +385,7 @@ def test_a_controller_with_another_port_is_left_alone(boot, tmp_path: Path,
     assert len(console_ports(guest)) == 3
 
 
+@pytest.mark.needs("modules")
 def test_two_controllers_have_a_link_each(boot, tmp_path: Path, daemon: Path) -> None:
     guest = boot(smp=2, qemu_args=[
         "-chardev", f"socket,id=hm2,path={tmp_path}/hm2,server=on,wait=off",
@@ -426,6 +440,7 @@ def test_controllers_of_all_kinds_work(boot, daemon: Path, options: dict[str, st
         mount.check()
 
 
+@pytest.mark.needs("modules")
 def test_a_controller_that_cannot_say_its_ports_names_is_left_alone(boot) -> None:
     """With max_ports=1 QEMU has no control queues, so who knows whose port it is?"""
     guest = boot(hm_bus="max_ports=1", hm_port="virtconsole")

@@ -192,6 +192,7 @@ def test_large_reads_do_not_go_over_the_line(guest: Guest, line: Path, daemon: P
         mount.check()
 
 
+@pytest.mark.needs("modules")
 def test_the_module_comes_and_goes_under_load(guest: Guest, line: Path, victim: dict) -> None:
     with SerialLink(line, timeout=5) as link:
         link.hello()
@@ -217,6 +218,7 @@ def refused(guest: Guest, name: str) -> str:
     return guest.console()[before:]
 
 
+@pytest.mark.needs("modules")
 def test_a_line_that_cannot_be_had_is_refused(guest: Guest, line: Path) -> None:
     guest.run("rmmod hypermem", check=True)
     try:
@@ -241,6 +243,17 @@ def test_a_line_that_cannot_be_had_is_refused(guest: Guest, line: Path) -> None:
         link.hello()
 
 
+@pytest.mark.needs("builtin")
+def test_a_line_that_cannot_be_had_leaves_the_rest(boot: Callable[..., Guest]) -> None:
+    """Built in, as the kernel's command line names it."""
+    guest = boot(hypermem_args="tty=ttyS9")
+    assert "tty=ttyS9: there is no such line" in guest.console()
+    assert guest.read_file("/sys/module/hypermem/parameters/tty") == b"ttyS9\n"
+    with Link(guest.hm_socket) as link:
+        assert link.hello().ops
+
+
+@pytest.mark.needs("modules")
 @pytest.mark.needs("pci-serial")
 def test_a_serial_card(boot: Callable[..., Guest], tmp_path: Path, daemon: Path) -> None:
     guest = boot(directory=tmp_path, load_hypermem=False,
