@@ -77,11 +77,16 @@ static void session_check_owed(struct hm_session *session)
 		hm_stream_break(session);
 }
 
-/* Receive until the answer is there, and pass the turn on. */
+/*
+ * Receive until the answer is there, and pass the turn on.  If it is over, nobody may find
+ * the session open any more once this caller knows.
+ */
 static int session_lead(struct hm_session *session, struct hm_call *call)
 {
 	int over = 0, rc = hm_stream_lead(session, call, &over);
 
+	if (over)
+		hm_calls_close(&session->calls);
 	hm_turn_pass(&session->turn, over, session->input.rest_by != INT64_MAX);
 	return rc;
 }

@@ -23,7 +23,7 @@ int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_ma
 	link->name = name;
 	link->data_max = data_max;
 	link->ops = ops;
-	mutex_init(&link->send_lock);
+	hypermem_lock_init(&link->send_lock);
 	atomic_set(&link->inflight, 0);
 	/*
 	 * Bound, as the receiver is: the worker that has received goes on with the
@@ -61,17 +61,35 @@ int hypermem_link_rest(struct hypermem_link *link)
 	return 0;
 }
 
+void hypermem_lock_take(struct hypermem_lock *lock)
+{
+	int spins = 100;	/* it is mostly held for a moment */
+
+	while (spins--) {
+		if (mutex_trylock(&lock->mutex))
+			return;
+		cpu_relax();
+	}
+	wait_event_idle_exclusive(lock->wait, mutex_trylock(&lock->mutex));
+}
+
+void hypermem_lock_release(struct hypermem_lock *lock)
+{
+	mutex_unlock(&lock->mutex);
+	wake_up(&lock->wait);
+}
+
 void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hypermem_frame *frame)
 {
 	bool current_session;
 
-	mutex_lock(&link->send_lock);
+	hypermem_lock_take(&link->send_lock);
 	current_session = link->open && link->session == session;
 	if (current_session)
 		link->ops->send(link, frame);
 	else
 		hypermem_frame_free(frame);
-	mutex_unlock(&link->send_lock);
+	hypermem_lock_release(&link->send_lock);
 	/* It may have been a translation, of which the end of its session knew nothing. */
 	if (!current_session)
 		hypermem_translate_forget();
@@ -80,24 +98,24 @@ void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hyperme
 void hypermem_link_begin(struct hypermem_link *link, u32 max_data, bool readonly,
 			 struct hypermem_frame *frame)
 {
-	mutex_lock(&link->send_lock);
+	hypermem_lock_take(&link->send_lock);
 	link->session++;
 	link->open = max_data;
 	link->max_data = max_data;
 	link->readonly = readonly;
 	link->told = false;
 	link->ops->send(link, frame);
-	mutex_unlock(&link->send_lock);
+	hypermem_lock_release(&link->send_lock);
 	hypermem_translate_forget();
 	hypermem_hooks_forget(link);
 }
 
 static void hypermem_link_end(struct hypermem_link *link)
 {
-	mutex_lock(&link->send_lock);
+	hypermem_lock_take(&link->send_lock);
 	link->session++;
 	link->open = false;
-	mutex_unlock(&link->send_lock);
+	hypermem_lock_release(&link->send_lock);
 	hypermem_translate_forget();
 	hypermem_hooks_forget(link);
 	hypermem_frame_trim();
@@ -128,9 +146,9 @@ void hypermem_link_invite(struct hypermem_link *link)
 	frame = hypermem_frame_status(&none, HYPER_RESP_RESET, 0, 0);
 	if (!frame)
 		return;
-	mutex_lock(&link->send_lock);
+	hypermem_lock_take(&link->send_lock);
 	link->ops->send(link, frame);
-	mutex_unlock(&link->send_lock);
+	hypermem_lock_release(&link->send_lock);
 	link->told = true;
 }
 

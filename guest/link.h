@@ -15,6 +15,7 @@
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/types.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "uapi/hypermem.h"
@@ -36,6 +37,22 @@ struct hypermem_frame {
 	u8 bytes[] __aligned(8);
 };
 
+/*
+ * A mutex that may be held until the host reads, which is for as long as the host pleases:
+ * whoever waits for it meanwhile is idle, and not taken for a task that hangs.
+ */
+struct hypermem_lock {
+	struct mutex mutex;
+	wait_queue_head_t wait;
+};
+
+#define hypermem_lock_init(lock) do {			\
+	mutex_init(&(lock)->mutex);			\
+	init_waitqueue_head(&(lock)->wait);		\
+} while (0)
+void hypermem_lock_take(struct hypermem_lock *lock);
+void hypermem_lock_release(struct hypermem_lock *lock);
+
 struct hypermem_link_ops {
 	/*
 	 * Send a frame, whole; frees it with hypermem_frame_free() when it is
@@ -49,7 +66,7 @@ struct hypermem_link {
 	const char *name;
 	u32 data_max;			/* of a frame; at most HYPERMEM_LINK_DATA_MAX */
 
-	struct mutex send_lock;		/* orders sends; protects the session */
+	struct hypermem_lock send_lock;	/* orders sends; protects the session */
 	u32 session;			/* counts; a request remembers its own */
 	bool open;			/* HELLO has been said */
 	bool readonly;			/* the host wants no writes */
@@ -116,9 +133,12 @@ ssize_t hypermem_sysfs_read(const char *path, char *text, size_t size);
 
 int hypermem_virtio_register(void);
 void hypermem_virtio_unregister(void);
+/* Say it if no controller is served. */
+void hypermem_virtio_report(void);
 #else
 static inline int hypermem_virtio_register(void) { return 0; }
 static inline void hypermem_virtio_unregister(void) {}
+static inline void hypermem_virtio_report(void) {}
 #endif
 
 /* The serial line that the module parameter names, if it does. */

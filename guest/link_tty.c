@@ -145,8 +145,8 @@ static void tty_flush(struct hypermem_tty *ht)
 			break;
 		done += n;
 		if (done < ht->tx_n)
-			wait_event(ht->tx_wait,
-				   tty_write_room(tty) > 0 || READ_ONCE(ht->stopping));
+			wait_event_idle(ht->tx_wait,
+					tty_write_room(tty) > 0 || READ_ONCE(ht->stopping));
 	}
 	ht->tx_n = 0;
 }
@@ -213,7 +213,7 @@ static void tty_ldisc_close(struct tty_struct *tty)
 
 static void tty_ldisc_hangup(struct tty_struct *tty)
 {
-	pr_warn("%s: the line was hung up; plug it again and reload the module\n", line_name);
+	pr_warn("%s: the line was hung up; plug it in again and load the module anew\n", line_name);
 	tty_stop(tty->disc_data);
 }
 
@@ -239,7 +239,8 @@ static void tty_line_close(struct tty_struct *tty)
 	/* What nobody reads would be waited for. */
 	tty_driver_flush_buffer(tty);
 	tty_lock(tty);
-	if (tty->ops->close)
+	/* A hangup has closed the driver's side. */
+	if (tty->ops->close && !test_bit(TTY_HUPPED, &tty->flags))
 		tty->ops->close(tty, NULL);
 	tty_ldisc_flush(tty);
 	tty_unlock(tty);

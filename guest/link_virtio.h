@@ -2,7 +2,8 @@
 /*
  * link_virtio: a virtio-serial port named org.hypermem.* as a link.
  *
- *	link_virtio.c		the driver of a controller; data in and out
+ *	link_virtio.c		the driver of a controller
+ *	link_virtio_data.c	the queues of our port: data in and out
  *	link_virtio_control.c	the control queues: ports, their names, connect and disconnect
  *	link_virtio_bus.c	which controllers are ours; virtio_console's part in it
  *
@@ -14,7 +15,6 @@
 #define HYPERMEM_LINK_VIRTIO_H
 
 #include <linux/mm.h>
-#include <linux/mutex.h>
 #include <linux/scatterlist.h>
 #include <linux/types.h>
 #include <linux/virtio.h>
@@ -50,7 +50,7 @@ struct hypermem_virtio {
 		struct hypermem_virtio *hv;
 		bool works;		/* on a request; under receive_lock */
 	} receivers[2];
-	struct mutex receive_lock;	/* one at a time receives */
+	struct hypermem_lock receive_lock;	/* one at a time receives */
 	struct work_struct *receiver;	/* who is called when something comes */
 	struct workqueue_struct *wq;	/* they run in */
 
@@ -88,6 +88,16 @@ void hypermem_virtio_offer(struct virtqueue *vq, void *buf, size_t size);
 int hypermem_virtio_fill(struct virtqueue *vq, unsigned int n, size_t size);
 
 extern struct virtio_driver hypermem_virtio_driver;
+
+/* link_virtio_data.c */
+extern const struct hypermem_link_ops hypermem_virtio_ops;
+void hypermem_virtio_init_receivers(struct hypermem_virtio *hv);
+/* Take our port into use: its queues are the receivers' from now on. */
+int hypermem_virtio_serve(struct hypermem_virtio *hv);
+void hypermem_virtio_rx_event(struct virtqueue *vq);
+void hypermem_virtio_tx_event(struct virtqueue *vq);
+/* Free the frames that the device has given back. */
+void hypermem_virtio_tx_reap(struct hypermem_virtio *hv);
 
 /*
  * Ask for the ports: which one is ours, and is it alone?  0: it is, or there is none yet

@@ -24,6 +24,7 @@
 
 /* virtio_console looks for its ports after it was bound, and by work of its own. */
 #define LOOK_DELAY	HZ
+#define LOOKS_MAX	10	/* at ports whose names may still come; some never get one */
 
 static void hypermem_virtio_settle_work(struct work_struct *work);
 static DECLARE_WORK(hypermem_virtio_renewal, hypermem_virtio_settle_work);
@@ -31,27 +32,31 @@ static DECLARE_DELAYED_WORK(hypermem_virtio_look, hypermem_virtio_settle_work);
 static DEFINE_MUTEX(hypermem_virtio_settling);	/* one at a time; protects given */
 static struct device *hypermem_virtio_given;	/* to whoever else wants it */
 static struct device *hypermem_virtio_refused;	/* the last one; only to compare with */
+static unsigned int hypermem_virtio_looks;	/* since another driver was bound */
 static bool hypermem_virtio_leaving;	/* the driver is about to be unregistered */
 
 /* The ports of a controller that virtio_console has. */
 struct hypermem_virtio_ports {
-	unsigned int all, ours;
+	unsigned int all, ours, nameless;
 };
 
 /* virtio_console shows a port's name only as an attribute in sysfs. */
-static bool hypermem_virtio_port_is_ours(struct device *dev)
+static void hypermem_virtio_count_name(struct device *dev, struct hypermem_virtio_ports *ports)
 {
 	char *device = kobject_get_path(&dev->kobj, GFP_KERNEL), *path = NULL;
 	char name[NAME_MAX_SIZE];
-	bool ours = false;
+	ssize_t n = -ENOMEM;
 
 	if (device)
 		path = kasprintf(GFP_KERNEL, "%s/name", device + strspn(device, "/"));
-	if (path && hypermem_sysfs_read(path, name, sizeof(name)) > 0)
-		ours = strstarts(name, HYPERMEM_PORT_PREFIX);
+	if (path)
+		n = hypermem_sysfs_read(path, name, sizeof(name));
+	if (n < 0)
+		ports->nameless++;
+	else
+		ports->ours += strstarts(name, HYPERMEM_PORT_PREFIX);
 	kfree(path);
 	kfree(device);
-	return ours;
 }
 
 static int hypermem_virtio_count_port(struct device *dev, void *arg)
@@ -61,8 +66,7 @@ static int hypermem_virtio_count_port(struct device *dev, void *arg)
 	if (!dev->class || strcmp(dev->class->name, "virtio-ports"))
 		return 0;
 	ports->all++;
-	if (hypermem_virtio_port_is_ours(dev))
-		ports->ours++;
+	hypermem_virtio_count_name(dev, ports);
 	return 0;
 }
 
@@ -90,6 +94,8 @@ static bool hypermem_virtio_is_to_take(struct device *dev)
 	if (ports.all > ports.ours) {
 		if (ports.ours)
 			hypermem_virtio_refuse(dev, ports.all - ports.ours);
+		else if (ports.nameless && hypermem_virtio_looks++ < LOOKS_MAX)
+			schedule_delayed_work(&hypermem_virtio_look, LOOK_DELAY);
 		return false;
 	}
 	if (ports.ours)
@@ -97,7 +103,7 @@ static bool hypermem_virtio_is_to_take(struct device *dev)
 	return true;
 }
 
-static int hypermem_virtio_take(struct device *dev, void *arg)
+static int hypermem_virtio_take(struct device *dev, void *released)
 {
 	bool take;
 
@@ -106,12 +112,14 @@ static int hypermem_virtio_take(struct device *dev, void *arg)
 	device_lock(dev);
 	take = hypermem_virtio_is_to_take(dev);
 	device_unlock(dev);
-	if (take)
-		device_release_driver(dev);
+	if (!take)
+		return 0;
+	device_release_driver(dev);
+	*(bool *)released = true;
 	return 0;
 }
 
-static int hypermem_virtio_renew_device(struct device *dev, void *arg)
+static int hypermem_virtio_renew_device(struct device *dev, void *released)
 {
 	struct hypermem_virtio *hv;
 	bool renew;
@@ -120,8 +128,10 @@ static int hypermem_virtio_renew_device(struct device *dev, void *arg)
 	hv = dev->driver == &hypermem_virtio_driver.driver ? dev_to_virtio(dev)->priv : NULL;
 	renew = hv && READ_ONCE(hv->renew);
 	device_unlock(dev);
-	if (renew)
-		device_release_driver(dev);
+	if (!renew)
+		return 0;
+	device_release_driver(dev);
+	*(bool *)released = true;
 	return 0;
 }
 
@@ -142,17 +152,26 @@ bool hypermem_virtio_is_given(const struct device *dev)
 	return READ_ONCE(hypermem_virtio_given) == dev;
 }
 
+/* All virtio devices until one returns other than 0, which is returned. */
+static int hypermem_virtio_each(int (*fn)(struct device *dev, void *arg), void *arg)
+{
+	return bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, arg, fn);
+}
+
 /* Each controller to whom it belongs, as its ports are now. */
 static int hypermem_virtio_settle(void)
 {
-	struct bus_type *bus = hypermem_virtio_driver.driver.bus;
-	int rc;
+	bool released = false;
+	int rc = 0;
 
 	mutex_lock(&hypermem_virtio_settling);
-	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_renew_device);
-	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_take);
-	rc = driver_attach(&hypermem_virtio_driver.driver);
-	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_give);
+	hypermem_virtio_each(hypermem_virtio_renew_device, &released);
+	hypermem_virtio_each(hypermem_virtio_take, &released);
+	/* Those that have no driver although nobody was made to let go are somebody's wish. */
+	if (released) {
+		rc = driver_attach(&hypermem_virtio_driver.driver);
+		hypermem_virtio_each(hypermem_virtio_give, NULL);
+	}
 	mutex_unlock(&hypermem_virtio_settling);
 	return rc;
 }
@@ -182,8 +201,10 @@ static int hypermem_virtio_bus_event(struct notifier_block *nb, unsigned long ev
 	if (event == BUS_NOTIFY_DEL_DEVICE)
 		cmpxchg(&hypermem_virtio_refused, dev, NULL);
 	else if (event == BUS_NOTIFY_BOUND_DRIVER && hypermem_virtio_is_console(dev) &&
-		 dev->driver != &hypermem_virtio_driver.driver)
+		 dev->driver != &hypermem_virtio_driver.driver) {
+		WRITE_ONCE(hypermem_virtio_looks, 0);
 		schedule_delayed_work(&hypermem_virtio_look, LOOK_DELAY);
+	}
 	return NOTIFY_DONE;
 }
 
@@ -217,15 +238,18 @@ int hypermem_virtio_register(void)
 		hypermem_virtio_unregister();
 		return rc;
 	}
-	if (!hypermem_virtio_refused &&
-	    !bus_for_each_dev(hypermem_virtio_driver.driver.bus, NULL, NULL,
-			      hypermem_virtio_is_served))
-		pr_info("there is no virtio-serial port named %s* yet\n", HYPERMEM_PORT_PREFIX);
 	return 0;
 
 unregister:
 	unregister_virtio_driver(&hypermem_virtio_driver);
 	return rc;
+}
+
+void hypermem_virtio_report(void)
+{
+	if (!hypermem_virtio_refused &&
+	    !hypermem_virtio_each(hypermem_virtio_is_served, NULL))
+		pr_info("there is no virtio-serial port named %s* yet\n", HYPERMEM_PORT_PREFIX);
 }
 
 static void hypermem_virtio_cancel(void)
@@ -236,13 +260,11 @@ static void hypermem_virtio_cancel(void)
 
 void hypermem_virtio_unregister(void)
 {
-	struct bus_type *bus = hypermem_virtio_driver.driver.bus;
-
 	/* No device is bound to a driver that goes; once it has gone nobody renews. */
 	WRITE_ONCE(hypermem_virtio_leaving, true);
-	bus_unregister_notifier(bus, &hypermem_virtio_notifier);
+	bus_unregister_notifier(hypermem_virtio_driver.driver.bus, &hypermem_virtio_notifier);
 	hypermem_virtio_cancel();
 	unregister_virtio_driver(&hypermem_virtio_driver);
 	hypermem_virtio_cancel();
-	bus_for_each_dev(bus, NULL, NULL, hypermem_virtio_give);
+	hypermem_virtio_each(hypermem_virtio_give, NULL);
 }

@@ -36,12 +36,14 @@ static int __init hypermem_links_register(void)
 	rc = hypermem_virtio_register();
 	if (rc)
 		hypermem_tty_unregister();
+	else
+		hypermem_virtio_report();
 	return rc;
 }
 #else
 static bool hypermem_ready __initdata;
 
-/* Serial lines have no drivers yet. */
+/* Neither controllers nor serial lines have drivers yet. */
 static int __init hypermem_links_register(void)
 {
 	int rc = hypermem_virtio_register();
@@ -50,9 +52,12 @@ static int __init hypermem_links_register(void)
 	return rc;
 }
 
-static int __init hypermem_tty_init(void)
+static int __init hypermem_late_init(void)
 {
-	return hypermem_ready ? hypermem_tty_register() : -ENODEV;
+	if (!hypermem_ready)
+		return -ENODEV;
+	hypermem_virtio_report();
+	return hypermem_tty_register();
 }
 #endif
 
@@ -105,7 +110,7 @@ module_init(hypermem_init);
  * a controller is: the ports of one that virtio_console has show up at some later time.
  */
 fs_initcall(hypermem_init);
-late_initcall_sync(hypermem_tty_init);
+late_initcall_sync(hypermem_late_init);
 #endif
 module_exit(hypermem_exit);
 MODULE_LICENSE("GPL");

@@ -13,17 +13,18 @@ PLACES = {
     "guest/ops.h": r'^#define HYPERMEM_MODULE_VERSION\t"(.*)"$',
     "guest/dkms.conf": r'^PACKAGE_VERSION="(.*)"$',
     "fs/python/pyproject.toml": r'^version = "(.*)"$',
+    "docs/guests.md": r"\bhypermem[/-](\d+(?:\.\d+)+)\b",
 }
 
 
 def main() -> int:
-    said = {place: re.findall(pattern, (ROOT / place).read_text(), re.M)
+    said = {place: set(re.findall(pattern, (ROOT / place).read_text(), re.M))
             for place, pattern in PLACES.items()}
     if all(len(versions) == 1 for versions in said.values()) and \
-            len({versions[0] for versions in said.values()}) == 1:
+            len(set.union(*said.values())) == 1:
         return 0
     for place, versions in said.items():
-        print(f"{place}: {' '.join(versions) or 'no version'}")
+        print(f"{place}: {' '.join(sorted(versions)) or 'no version'}")
     return 1
 
 

@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--module", type=Path,
                     help="the guest's module, for --backend=vm (default: guest/, built for it)")
     group.addoption("--guests", type=Path, metavar="DIRECTORY",
-                    help="where guests leave their consoles")
+                    help="where guests leave their consoles, and what `info` says of them")
     group.addoption("--long", action="store_true", help="run what takes long for longer")
 
 
@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "limit(seconds): the test may take longer than usual")
     if config.getoption("backend") == "vm":
         machines.use(config.getoption("machine"))
+        machines.records = config.getoption("guests")
     else:
         machines.use_this_host()
 

@@ -3,26 +3,34 @@
 #
 # All tests, from a fresh Debian machine on:
 #
-#   sh tests/run.sh [--quick] [--long]
+#   sh tests/run.sh [--quick | --matrix[=NAME,...] | --distro] [--long]
 #
 # Installs what is missing, builds with sanitizers, and runs
 #   - the module's build with W=1 and sparse,
 #   - unit tests (tests/unit, tests/fuzz),
 #   - mount tests over a fake guest, which plays this host (tests/mount),
 #   - the same files over a real guest in QEMU, and those of the module (tests/vm),
+#   - some of these on two machines of other architectures,
 #   - docs/quickstart.sh.
 #   --quick  leave out all that boots a guest
+#   --matrix  instead: the tests over real guests on all machines of tests/vm/machines.py, or on
+#             some; consoles, and why tests were skipped, stay in build-dev/matrix
+#   --distro  instead: tests/distro, a Debian machine with systemd, udev and dkms, which is made of
+#             packages the first time
 #   --long   run what takes long for longer
 # The last line says how many passed, failed and were skipped; why one was skipped is said
 # above it.  The exit status is 0 only if none failed.
 set -u
 
-quick= long=
+quick= long= matrix= distro= machines="mipsel-6.1 s390x-6.1"
 for arg; do
     case $arg in
     --quick) quick=1 ;;
+    --matrix) matrix=1 machines= ;;
+    --matrix=*) matrix=1 machines=$(echo "${arg#*=}" | tr , ' ') ;;
     --long) long=--long ;;
-    *) sed -n '4,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    --distro) distro=1 ;;
+    *) sed -n '4,22s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 
@@ -61,6 +69,12 @@ tests_of() {
     esac
 }
 
+# The tests on the machines "$machines"; with --some, a part of them.
+on_machines() {
+    printf '\n== machines\n'
+    /usr/bin/python3 tests/vm/matrix.py $long "$@" --junit "$results" "$build/matrix" $machines
+}
+
 printf '== packages\n'
 lab_packages gcc libc6-dev make pkgconf meson ninja-build libfuse3-dev libglib2.0-dev zlib1g-dev \
     libcmocka-dev fuse3 python3 python3-pytest sparse linux-headers-amd64 qemu-system-x86 \
@@ -71,7 +85,12 @@ lab_packages libc6-dev-i386 "lib32gcc-$(gcc -dumpversion | cut -d. -f1)-dev"
 [ -c /dev/fuse ] || lab_as_root modprobe fuse || lab_die "no /dev/fuse: mounting needs FUSE in the kernel"
 
 [ -e "$build/build.ninja" ] || single setup meson setup "$build" --native-file tests/dev.ini
-if single build ninja -C "$build" && single module make -s -C guest check KDIR="$(lab_headers)"; then
+if [ "$matrix" ]; then
+    if single build ninja -C "$build"; then on_machines; fi
+elif [ "$distro" ]; then
+    single build ninja -C "$build" && single distro-image sh tests/distro/image.sh &&
+        tests_of distro tests/distro
+elif single build ninja -C "$build" && single module make -s -C guest check KDIR="$(lab_headers)"; then
     printf '\n== unit\n'
     log=$build/meson-logs/testlog.junit.xml
     rm -f "$log"
@@ -82,6 +101,7 @@ if single build ninja -C "$build" && single module make -s -C guest check KDIR="
     if [ ! "$quick" ]; then
         tests_of mount-vm tests/mount --backend=vm
         tests_of vm tests/vm --backend=vm
+        on_machines --some
         single quickstart sh docs/quickstart.sh
     fi
 fi

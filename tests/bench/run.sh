@@ -45,7 +45,7 @@ program() {
 module() {
     mkdir -p "$build/$1"
     rm -f "$build/$1"/*.[ch]
-    cp -pR "$top"/guest/*.[ch] "$top/guest/Kbuild" "$top/guest/Makefile" \
+    cp -pR "$top"/guest/*.[ch] "$top"/guest/*.sh "$top/guest/Kbuild" "$top/guest/Makefile" \
         "$top/guest/uapi" "$build/$1/" || exit 1
     [ ! -d "$here/$1" ] || cp -p "$here/$1"/* "$build/$1/" || exit 1
     quietly make -C "$build/$1" KDIR="$headers"

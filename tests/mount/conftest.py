@@ -26,7 +26,7 @@ def session_world(pytestconfig: pytest.Config) -> Iterator[World]:
     daemon = _path(pytestconfig, "hypermemfs", "fs/hypermemfs")
     world: World
     if pytestconfig.getoption("backend") == "vm":
-        world = VmWorld(daemon, lab.module_for(pytestconfig), lab.programs32(pytestconfig))
+        world = VmWorld(daemon, lab.module_files(pytestconfig), lab.programs32(pytestconfig))
     else:
         tools = {"victim": _path(pytestconfig, "victim", "tests/victim"),
                  "mapper": pytestconfig.getoption("builddir") / "tests/mapper"}

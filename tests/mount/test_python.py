@@ -241,8 +241,8 @@ def test_pointers_are_as_wide_as_the_process_has_them(world: World, guest: hyper
 def test_a_search_finds_every_place_once(world: World, guest: hypermem.Guest) -> None:
     mapper = world.program("mapper", "big", str(3 << 20))
     process = guest.process(mapper.pid)
-    start, needle = mapper["region"], os.urandom(20)
-    at = [start, start + 1000, start + (1 << 20) - 10, start + (2 << 20) - 20, start + (3 << 20) - 20]
+    start, needle, mib = mapper["region"], os.urandom(20), 1 << 20
+    at = [start, start + 1000, start + mib - 10, start + 2 * mib - 20, start + 3 * mib - 20]
     for addr in at:
         process.write_bytes(addr, needle)
     found = [addr for addr in process.search(needle) if start <= addr < start + (3 << 20)]

@@ -42,6 +42,7 @@ def test_a_stopped_guest_times_out_and_goes_on(world: VmWorld, victim: Victim) -
         mount.check(talks=True)
 
 
+@pytest.mark.needs("modules")
 def test_a_module_that_is_unloaded_and_loaded_again_is_another_boot(world: VmWorld,
                                                                   victim: Victim) -> None:
     with opened(world, victim.pid) as fd:

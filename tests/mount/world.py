@@ -387,19 +387,22 @@ class VmWorld(World):
     name = "vm"
     scratch = Path("/tmp")
 
-    def __init__(self, daemon: Path, module: Path, tools: Mapping[str, Path]) -> None:
+    def __init__(self, daemon: Path, module: Mapping[Arg, str],
+                 tools: Mapping[str, Path]) -> None:
         super().__init__(daemon)
         self._dir = Path(tempfile.mkdtemp(prefix="hypermemfs-vm."))
         machine = machines.current
         self.is_x86 = machine.arch in ("amd64", "i386")
         kernel = lab.kernel()
         files: dict[Arg, str] = {path: f"/bin/{name}" for name, path in tools.items()}
-        files |= {module: "/hypermem.ko", TESTS / "mount/mapper.c": "/bin/mapper"}
+        files |= {**module, TESTS / "mount/mapper.c": "/bin/mapper"}
         image = lab.initramfs(self._dir / "initramfs", files, kernel)
         self.guest = lab.Guest.boot(kernel, image, mem="1G")
         self.chardev = self.guest.hm_socket
         try:
             self.mount_ = Mount(daemon, self.chardev)
+            if machines.records:
+                (machines.records / "info").write_text((self.mnt / "info").read_text())
         except BaseException:
             print(self.guest.console()[-4000:])
             self.guest.shutdown()

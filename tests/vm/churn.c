@@ -32,13 +32,12 @@
 #endif
 #define MOVE_ALL (1 << 2)	/* MPOL_MF_MOVE_ALL */
 
-#define PAGE	4096UL
 #define HUGE	(2UL << 20)
 #define MIB	(1UL << 20)
 
 /* Where things are, in every process and after every exec. */
 #if UINTPTR_MAX > UINT32_MAX
-#define BASE	0x200000000000UL
+#define BASE	0x2000000000UL	/* some have no more than 38 bits of it */
 #else
 #define BASE	0x50000000UL
 #endif
@@ -80,6 +79,7 @@ struct op {
 	void (*run)(struct region *r);
 };
 
+static size_t page;
 static uint64_t random_state;
 static unsigned int children;
 
@@ -142,10 +142,10 @@ static void scribble(void *at, size_t size, enum churn_marker marker)
 /* Pages of the region: where they begin, and how many bytes they are. */
 static char *pick_part(const struct region *r, size_t *ret_size)
 {
-	size_t pages = r->size / PAGE, first = pick(pages);
+	size_t pages = r->size / page, first = pick(pages);
 
-	*ret_size = (1 + pick(pages - first)) * PAGE;
-	return r->addr + first * PAGE;
+	*ret_size = (1 + pick(pages - first)) * page;
+	return r->addr + first * page;
 }
 
 /*
@@ -336,13 +336,13 @@ static void op_recycle(struct region *r)
 /* Without another node to go to, whatever compaction thinks good. */
 static void op_migrate(struct region *r)
 {
-	static void *pages[4 * MIB / PAGE];
-	static int nodes[4 * MIB / PAGE], status[4 * MIB / PAGE];
-	unsigned long n = r->size / PAGE;
+	static void *pages[4 * MIB / 4096];
+	static int nodes[4 * MIB / 4096], status[4 * MIB / 4096];
+	unsigned long n = r->size / page;
 	int node = (int)pick(2), fd;
 
 	for (unsigned long i = 0; i < n; i++) {
-		pages[i] = r->addr + i * PAGE;
+		pages[i] = r->addr + i * page;
 		nodes[i] = node;
 	}
 	if (access("/sys/devices/system/node/node1", F_OK) == 0) {
@@ -511,12 +511,15 @@ static void say_regions(const struct region *regions, unsigned int n)
 		       (void *)regions[i].addr, i, regions[i].size);
 }
 
-/* Returns how many there are. */
+/* Returns how many there are, of the size that is meant here. */
 static long tlb_pages(void)
 {
-	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "r+");
+	FILE *file;
 	long n = 0;
 
+	if (access("/sys/kernel/mm/hugepages/hugepages-2048kB", F_OK))
+		return 0;
+	file = fopen("/proc/sys/vm/nr_hugepages", "r+");
 	if (!file)
 		return 0;
 	fprintf(file, "%d", TLB_PAGES);
@@ -527,14 +530,22 @@ static long tlb_pages(void)
 	return n;
 }
 
+/* So many KiB, but at least some pages. */
+static size_t size_of(size_t kib)
+{
+	size_t pages = kib * 1024 / page;
+
+	return (pages < 4 ? 4 : pages) * page;
+}
+
 static void churn_run(char **args)
 {
 	struct region regions[] = {
-		{.name = "tiny", .backing = ANON, .size = 8 * PAGE, .weight = 30},
-		{.name = "small", .backing = ANON, .size = 40 * PAGE, .weight = 10},
-		{.name = "large", .backing = ANON, .size = 300 * PAGE, .weight = 2},
-		{.name = "shared", .backing = SHARED, .size = 24 * PAGE, .weight = 20},
-		{.name = "private", .backing = PRIVATE, .size = 24 * PAGE, .weight = 20},
+		{.name = "tiny", .backing = ANON, .size = size_of(32), .weight = 30},
+		{.name = "small", .backing = ANON, .size = size_of(160), .weight = 10},
+		{.name = "large", .backing = ANON, .size = size_of(1200), .weight = 2},
+		{.name = "shared", .backing = SHARED, .size = size_of(96), .weight = 20},
+		{.name = "private", .backing = PRIVATE, .size = size_of(96), .weight = 20},
 		{.name = "thp", .backing = THP, .size = HUGE, .weight = 4},
 		/* Last: it may be missing. */
 		{.name = "tlb", .backing = TLB, .size = HUGE, .weight = 2},
@@ -550,7 +561,7 @@ static void churn_run(char **args)
 		n--;
 	if (args[1])
 		n = region_choose(regions, n, args[1]);
-	map_anon(STATUS, PAGE, MADV_NOHUGEPAGE);
+	map_anon(STATUS, page, MADV_NOHUGEPAGE);
 	for (unsigned int i = 0; i < n; i++)
 		region_init(&regions[i], i);
 	say_regions(regions, n);
@@ -592,16 +603,16 @@ static void churn_exec(char **args)
 {
 	struct region regions[] = {
 		{.name = "large", .backing = ANON, .size = MIB},
-		{.name = "small", .backing = ANON, .size = 32 * PAGE},
+		{.name = "small", .backing = ANON, .size = size_of(128)},
 	};
 	unsigned int n = sizeof(regions) / sizeof(regions[0]);
 	bool first = !args[0];
 	struct churn_row *rows;
 
 	random_state = getpid() ^ (uintptr_t)&rows;
-	if (first && dup2(open_file(PAGE), STATUS_FD) < 0)
+	if (first && dup2(open_file(page), STATUS_FD) < 0)
 		die("dup2");
-	rows = map_at(STATUS, PAGE, MAP_SHARED, STATUS_FD, 0);
+	rows = map_at(STATUS, page, MAP_SHARED, STATUS_FD, 0);
 	for (unsigned int i = 0; i < n; i++) {
 		struct region *r = &regions[i];
 		volatile struct churn_row *row = &rows[i];
@@ -641,7 +652,7 @@ static void churn_brief(char **args)
 {
 	struct region r = {.name = "brief", .backing = ANON, .size = 8 * MIB};
 
-	map_anon(STATUS, PAGE, MADV_NOHUGEPAGE);
+	map_anon(STATUS, page, MADV_NOHUGEPAGE);
 	region_init(&r, 0);
 	say_regions(&r, 1);
 	printf("\n");
@@ -654,7 +665,7 @@ static void churn_stranger(char **args)
 	printf("pid=%d\n", getpid());
 	fflush(stdout);
 	for (;;) {
-		size_t size = (1 + pick(pick(8) ? 64 : 1024)) * PAGE;
+		size_t size = page + pick(pick(8) ? 64 : 1024) * 4096 / page * page;
 		char *p = map_anon(0, size, pick(2) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 
 		scribble(p, size, CHURN_STRANGER);
@@ -666,12 +677,12 @@ static void churn_stranger(char **args)
 /* Words of generation 1, page after page in an order that leaves no two frames together. */
 static void fill_scattered(char *addr, size_t size)
 {
-	size_t pages = size / PAGE;
+	size_t pages = size / page;
 
 	for (size_t i = 0; i < pages; i++) {
-		char *at = addr + i * 1021 % pages * PAGE;
+		char *at = addr + i * 1021 % pages * page;
 
-		put_words(at, (uintptr_t)at, PAGE, churn_tag(1));
+		put_words(at, (uintptr_t)at, page, churn_tag(1));
 	}
 }
 
@@ -690,8 +701,8 @@ static char *still_file(size_t size, int flags)
 		return addr;
 	/* The file is about another place, but the pages written to are about this one. */
 	addr = map_at(0, size, flags, fd, 0);
-	for (size_t i = 0; i < size; i += 3 * PAGE)
-		still_filled(addr + i, PAGE);
+	for (size_t i = 0; i < size; i += 3 * page)
+		still_filled(addr + i, page);
 	return addr;
 }
 
@@ -712,15 +723,15 @@ static void churn_still(char **args)
 	if (tlb_pages() >= TLB_PAGES)
 		tlb = still_filled(map_at(BASE + 144 * MIB, size, MAP_PRIVATE | MAP_ANONYMOUS |
 					  MAP_HUGETLB, -1, 0), size);
-	munmap(holes + MIB + 3 * PAGE, PAGE);
-	munmap(holes + 5 * MIB, 3 * PAGE);
+	munmap(holes + MIB + 3 * page, page);
+	munmap(holes + 5 * MIB, 3 * page);
 	printf("pid=%d size=%zu scattered=%p huge=%p none=%p untouched=%p tlb=0x%lx shared=%p "
 	       "private=%p holes=%p hole1=%p end1=%p hole2=%p end2=%p\n",
 	       getpid(), size, (void *)scattered, (void *)huge, (void *)none, (void *)untouched,
 	       (unsigned long)tlb, (void *)still_file(size, MAP_SHARED),
 	       (void *)still_file(size, MAP_PRIVATE), (void *)holes,
-	       (void *)(holes + MIB + 3 * PAGE), (void *)(holes + MIB + 4 * PAGE),
-	       (void *)(holes + 5 * MIB), (void *)(holes + 5 * MIB + 3 * PAGE));
+	       (void *)(holes + MIB + 3 * page), (void *)(holes + MIB + 4 * page),
+	       (void *)(holes + 5 * MIB), (void *)(holes + 5 * MIB + 3 * page));
 	stay();
 }
 
@@ -731,10 +742,10 @@ static bool is_above_4g(const char *addr)
 
 	if (fd < 0)
 		fd = open("/proc/self/pagemap", O_RDONLY);
-	if (pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)addr / PAGE * sizeof(entry))) !=
+	if (pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)addr / page * sizeof(entry))) !=
 	    sizeof(entry) || !(entry & 1ULL << 63))
 		die("pagemap");
-	return (entry & ((1ULL << 55) - 1)) >= (1ULL << 32) / PAGE;
+	return (entry & ((1ULL << 55) - 1)) >= (1ULL << 32) / page;
 }
 
 /* Memory below (0) and above (1) 4 GiB, half of the region each. */
@@ -745,17 +756,17 @@ static void find_both(char *found[2], size_t half)
 	while (!found[0] || !found[1]) {
 		char *chunk = map_anon(0, size, MADV_HUGEPAGE);
 
-		for (size_t i = 0; i < size; i += PAGE)
+		for (size_t i = 0; i < size; i += page)
 			chunk[i] = 1;
 		for (size_t i = 0; i < size; i += half)
-			if (is_above_4g(chunk + i) == is_above_4g(chunk + i + half - PAGE))
+			if (is_above_4g(chunk + i) == is_above_4g(chunk + i + half - page))
 				found[is_above_4g(chunk + i)] = chunk + i;
 	}
 }
 
 static void churn_spread(char **args)
 {
-	const size_t size = 8 * MIB, part = 20 * PAGE;
+	const size_t size = 8 * MIB, part = 16 * page;
 	char *region = map_anon(REGION, size, MADV_NOHUGEPAGE), *found[2] = {};
 	unsigned int n[2] = {};
 
@@ -765,7 +776,7 @@ static void churn_spread(char **args)
 			   region + i) == MAP_FAILED)
 			die("mremap");
 	still_filled(region, size);
-	for (size_t i = 0; i < size; i += PAGE)
+	for (size_t i = 0; i < size; i += page)
 		n[is_above_4g(region + i)]++;
 	printf("pid=%d region=%p size=%zu below=%u above=%u\n", getpid(), (void *)region, size,
 	       n[0], n[1]);
@@ -786,6 +797,7 @@ static const struct {
 
 int main(int argc, char **argv)
 {
+	page = (size_t)sysconf(_SC_PAGESIZE);
 	for (size_t i = 0; argc > 1 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (!strcmp(argv[1], kinds[i].name))
 			kinds[i].run(argv + 2);

@@ -10,6 +10,7 @@
  * had been started behind.  Exit status: 0 all is well, 1 something was read that was
  * not there, 2 the test itself is at fault, or has seen too little to mean anything.
  */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -68,6 +69,7 @@ static struct {
 	unsigned int threads;
 	uint64_t seed, min_reads, min_words, min_steps, min_exact;
 	enum end until;
+	bool big_endian;	/* the guest */
 } options = {
 	.seconds = 4, .threads = 1, .seed = 1, .min_reads = 50, .min_words = 500000, .min_steps = 20,
 };
@@ -191,6 +193,18 @@ static bool tag_is_allowed(const struct sample *s, uint64_t tag)
 	return behind <= s->hi - s->lo;
 }
 
+/* A word as the guest has it in memory. */
+static uint64_t guest_word(uint64_t word)
+{
+	return options.big_endian ? be64toh(word) : le64toh(word);
+}
+
+/* Which of its bytes, from the lowest on, is at addr. */
+static unsigned int byte_at(uint64_t addr)
+{
+	return options.big_endian ? 7 - (addr & 7) : addr & 7;
+}
+
 static uint8_t byte_of(uint64_t word, unsigned int i)
 {
 	return (uint8_t)(word >> 8 * i);
@@ -254,6 +268,7 @@ static void print_bad(struct thread *t, const struct sample *s, uint64_t first)
 	fprintf(stderr, "  pages with bad words:");
 	for (uint64_t at = first; at + 8 <= s->addr + (size_t)s->n; at += 8) {
 		memcpy(&word, t->buf + (at - s->addr), sizeof(word));
+		word = guest_word(word);
 		if (check_word(s, at, word) != BAD)
 			continue;
 		bad++;
@@ -263,7 +278,7 @@ static void print_bad(struct thread *t, const struct sample *s, uint64_t first)
 	}
 	fprintf(stderr, "\n  %zu bad words in %zu pages\n", bad, pages);
 	if (pread(t->status_fd, &again, sizeof(again), (off_t)first) == sizeof(again))
-		fprintf(stderr, "  the first one is now 0x%016" PRIx64 "\n", again);
+		fprintf(stderr, "  the first one is now 0x%016" PRIx64 "\n", guest_word(again));
 	pthread_mutex_unlock(&print_lock);
 }
 
@@ -272,7 +287,7 @@ static bool check_bytes(struct thread *t, const struct sample *s, uint64_t addr,
 	for (; n; addr++, n--) {
 		uint8_t byte = t->buf[addr - s->addr];
 
-		if (!byte_is_allowed(s, addr & ~7ULL, addr & 7, byte))
+		if (!byte_is_allowed(s, addr & ~7ULL, byte_at(addr), byte))
 			return violation(t, s, "byte at %#" PRIx64 " is 0x%02x", addr, byte);
 	}
 	return true;
@@ -285,6 +300,7 @@ static bool check_words(struct thread *t, const struct sample *s, uint64_t addr,
 
 	for (size_t i = 0; i < n; i += sizeof(word)) {
 		memcpy(&word, t->buf + (addr + i - s->addr), sizeof(word));
+		word = guest_word(word);
 		switch (check_word(s, addr + i, word)) {
 		case GOOD:
 			break;
@@ -334,6 +350,14 @@ static bool is_end(ssize_t n, int error)
 	return is;
 }
 
+static void row_decode(struct churn_row *row)
+{
+	uint64_t *words = (uint64_t *)row;
+
+	for (size_t i = 0; i < sizeof(*row) / sizeof(*words); i++)
+		words[i] = guest_word(words[i]);
+}
+
 static bool row_is_whole(const struct churn_row *row)
 {
 	return churn_number_is_whole(row->started) && churn_number_is_whole(row->finished) &&
@@ -351,6 +375,7 @@ static bool row_read(struct thread *t, const struct region *region, struct churn
 		errno = 0;
 		n = pread(t->status_fd, ret, sizeof(*ret), (off_t)addr);
 		t->counts.rows++;
+		row_decode(ret);
 		if (n == sizeof(*ret) && row_is_whole(ret))
 			return true;
 		if (is_end(n, errno))
@@ -626,6 +651,7 @@ static void parse_option(int c, const char *arg)
 	case 'S': options.min_steps = parse_number(arg); break;
 	case 'E': options.min_exact = parse_number(arg); break;
 	case 'u': options.until = parse_end(arg); break;
+	case 'b': options.big_endian = true; break;
 	default: fail("usage: see churn_reader.c");
 	}
 }
@@ -660,6 +686,7 @@ int main(int argc, char **argv)
 		{ "min-steps", required_argument, NULL, 'S' },
 		{ "min-exact", required_argument, NULL, 'E' },
 		{ "until", required_argument, NULL, 'u' },
+		{ "big-endian", no_argument, NULL, 'b' },
 		{}
 	};
 	int c;

@@ -32,7 +32,8 @@ class Kit(NamedTuple):
 def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Kit:
     directory = tmp_path_factory.mktemp("kit")
     kernel = lab.kernel()
-    files = {lab.module_for(pytestconfig): "/hypermem.ko"}
+    files = lab.module_files(pytestconfig)
+    files[HERE / "inarow.c"] = "/bin/inarow"
     return Kit(kernel, lab.initramfs(directory / "initramfs", files, kernel))
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import machines
-from machines import Debian, Host, Machine, Script
+from machines import BuiltIn, Debian, Host, Machine
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
@@ -151,6 +151,14 @@ class Apt:
         words = found[1].split(",") if found else []
         return [word.split("|")[0].split("(")[0].strip() for word in words]
 
+    def releases(self, source: Debian) -> list[str]:
+        """The kernel's, the newest first."""
+        names = run("apt-cache", "search", "--names-only",
+                    rf"^linux-headers-{re.escape(source.version)}[.0-9a-z+~]*(-[0-9]+)?-"
+                    rf"{source.flavour}$", env=self._env).splitlines()
+        found = {name.split()[0].split(":")[0].removeprefix("linux-headers-") for name in names}
+        return sorted(found, key=lambda r: [int(n) for n in re.findall(r"\d+", r)], reverse=True)
+
     def fetch(self, out: Path, *packages: str) -> list[Path]:
         out.mkdir(exist_ok=True)
         before = set(out.glob("*.deb"))
@@ -179,7 +187,7 @@ def chroot(suite: str) -> Path:
             need("debootstrap")
             mirror = _mirrors(suite)[0].split()[2]
             shell('lab_as_root debootstrap --variant=minbase --keyring="$1" '
-                  '--include=make,ca-certificates "$2" "$3" "$4" >&2', KEYRING, suite, tmp, mirror)
+                  '--include=make,perl,ca-certificates "$2" "$3" "$4" >&2', KEYRING, suite, tmp, mirror)
             (tmp / "etc/apt/sources.list").write_text("\n".join(_mirrors(suite)) + "\n")
             inside(tmp, "apt-get", "-qq", "-o", "Acquire::Check-Valid-Until=false", "update")
     return root
@@ -207,11 +215,9 @@ def kernel(machine: Machine) -> Path:
     """The directory with its kernel, the modules of the kernel's that the lab needs, and busybox."""
     if isinstance(machine.kernel, Host):
         return Path(shell("lab_kernel"))
+    if isinstance(machine.kernel, BuiltIn):
+        return Path(shell('"$0/$1"', machine.kernel.program))
     path = cache() / "machines" / machine.name
-    if isinstance(machine.kernel, Script):
-        path.mkdir(parents=True, exist_ok=True)
-        run(HERE / machine.kernel.program, path)
-        return path
     with made(path) as tmp:
         if tmp:
             _fetch(machine, machine.kernel, tmp)
@@ -222,17 +228,30 @@ def _fetch(machine: Machine, source: Debian, out: Path) -> None:
     need("kmod", "xz-utils", "zstd", "debian-archive-keyring")
     apt = Apt(source.suite, machine.arch)
     apt.update()
-    headers = next(p for p in apt.depends(f"linux-headers-{source.flavour}")
-                   if re.match(r"linux-headers-\d", p))
-    release = headers.removeprefix("linux-headers-")
+    apt.unpack(out / "tools", f"busybox-static:{machine.arch}")
+    shutil.copy(next((out / "tools").glob("**/bin/busybox")), out / "busybox")
+    shutil.rmtree(out / "tools")
+    releases = apt.releases(source)
+    if not releases:
+        raise KitError(f"{source.suite} has no linux-headers-{source.version}.*-{source.flavour}")
+    for release in releases:
+        try:
+            _fetch_image(apt, machine, release, out)
+            return _fetch_headers(apt, machine, release)
+        except KitError as error:
+            # A mirror that is being changed lists what has gone; the release before may be there.
+            print(error, file=sys.stderr)
+            why = error
+    raise why
+
+
+def _fetch_image(apt: Apt, machine: Machine, release: str, out: Path) -> None:
     image = f"linux-image-{release}"
     parts = [p for p in apt.depends(image) if re.match(r"linux-(binary|modules)-\d", p)]
-    apt.unpack(out / "root", *(f"{p}:{machine.arch}" for p in (image, *parts, "busybox-static")))
+    apt.unpack(out / "root", *(f"{p}:{machine.arch}" for p in (image, *parts)))
     shell('lab_pick "$1" "$2"', out / "root", out)
-    shutil.copy(next((out / "root").glob("**/bin/busybox")), out / "busybox")
     shutil.rmtree(out / "root")
     (out / "release").write_text(release + "\n")
-    _fetch_headers(apt, machine, release)
 
 
 def _fetch_headers(apt: Apt, machine: Machine, release: str) -> None:
@@ -258,10 +277,9 @@ def headers(machine: Machine) -> Path:
     """The directory to build its modules in (KDIR), in this system or in the suite's chroot."""
     if isinstance(machine.kernel, Host):
         return Path(shell("lab_headers"))
-    directory = kernel(machine)
-    if isinstance(machine.kernel, Script):
-        return directory / "headers"
-    release = (directory / "release").read_text().strip()
+    if isinstance(machine.kernel, BuiltIn):
+        raise KitError(f"the kernel of {machine.name} can load no modules")
+    release = (kernel(machine) / "release").read_text().strip()
     root = cache() / "headers" if _here(machine.kernel.suite) else Path("/")
     return root / "usr/src" / f"linux-headers-{release}"
 
@@ -294,7 +312,7 @@ def _arguments(machine: Machine, headers: Path) -> list[str]:
 
 
 def _make(machine: Machine, directory: Path, headers: Path) -> Path:
-    need("make", *machine.packages)
+    need("make", "perl", *machine.packages)
     _sources(directory / "guest")
     run(*_arguments(machine, headers), "-C", directory / "guest")
     return directory / "guest/hypermem.ko"

@@ -78,13 +78,15 @@ def module(directory: Path) -> Path:
     return kit.module(machines.current, directory)
 
 
-def module_for(config: pytest.Config) -> Path:
-    """The one that pytest is to test: --module, or built in the build directory."""
-    if path := config.getoption("module"):
-        if not path.exists():
-            raise LabError(f"--module: {path} does not exist")
-        return path
-    return module(config.getoption("builddir") / "machines" / machines.current.name)
+def module_files(config: pytest.Config) -> dict[Bytes, str]:
+    """The one that pytest is to test, and its place: --module, or built in the build directory."""
+    if "modules" not in machines.current.features:
+        return {}  # it is in the kernel
+    path = config.getoption("module")
+    if path and not path.exists():
+        raise LabError(f"--module: {path} does not exist")
+    path = path or module(config.getoption("builddir") / "machines" / machines.current.name)
+    return {path: "/hypermem.ko"}
 
 
 def programs32(config: pytest.Config) -> dict[str, Path]:
@@ -263,7 +265,8 @@ class Guest:
 
         kernel is a directory as kernel() gives it, or an image.  smp and mem (of M or G) are cut to
         what the machine can have.  console says when virtio_console is loaded: "last" (after
-        hypermem), "first" or "none".  hypermem_args are words NAME=VALUE.
+        hypermem), "first" or "none".  hypermem_args are words NAME=VALUE.  What is built into
+        the kernel is there from the beginning, whatever they say.
         hm_chardev is QEMU's chardev of hypermem's port (by default hm_socket), hm_bus more
         properties of its controller, hm_port its driver and more of its properties.  qemu_machine
         is QEMU's, if not the table's, with its properties; that of microvm has virtio-mmio.
@@ -279,9 +282,10 @@ class Guest:
         if kernel.is_dir():
             image = next(f for n in ("vmlinux", "vmlinuz") if (f := kernel / n).exists())
         machine = machines.current
+        arg_prefix = "lab.hypermem_args=" if "modules" in machine.features else "hypermem."
         words = [f"console={machine.console}", "loglevel=7", "rdinit=/init",
                  f"lab.console={console}", f"lab.hypermem={int(load_hypermem)}",
-                 *(f"lab.hypermem_args={arg}" for arg in hypermem_args.split()), append]
+                 *(arg_prefix + arg for arg in hypermem_args.split()), append]
         controller = machine.virtio("virtio-serial")
         if qemu_machine.startswith("microvm"):
             controller = "virtio-serial-device"
@@ -407,6 +411,9 @@ class Guest:
             if self._process.poll() is None:
                 self._process.kill()
                 self._process.wait(PROMPTLY)
+        if machines.records and self._process:
+            number = sum(1 for _ in machines.records.glob("*.log"))
+            shutil.copy(self.dir / "console.log", machines.records / f"{number:03}.log")
         if self._own_dir:
             shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -596,7 +603,8 @@ def main() -> int:
         directory.mkdir(exist_ok=True)
         files = dict(word.split("=", 1) for word in args.file)
         machines.use(args.machine)
-        files[str(args.module or module(directory / "module"))] = "/hypermem.ko"
+        if "modules" in machines.current.features:
+            files[str(args.module or module(directory / "module"))] = "/hypermem.ko"
         image = initramfs(directory / "initramfs", files)
         Guest.boot(kernel(), image, smp=args.smp, mem=args.mem, kvm=args.kvm, append=args.append,
                    console=args.console, hypermem_args=args.hypermem_args, directory=directory,

@@ -12,6 +12,7 @@ import platform
 import struct
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,16 @@ class Host:
 
 @dataclass(frozen=True)
 class Debian:
-    """The kernel of linux-image-FLAVOUR in a suite of Debian's, with the headers of the same name."""
+    """The newest kernel of this version and flavour in a suite of Debian's."""
     suite: str
+    version: str
     flavour: str
 
 
 @dataclass(frozen=True)
-class Script:
-    """What a program of this folder builds: PROGRAM DIRECTORY leaves vmlinux or vmlinuz,
-    modules/, and perhaps busybox there, and headers, a link to where modules are built."""
+class BuiltIn:
+    """A kernel without modules, with guest/ built in: a program of this folder prints the directory
+    where it has put vmlinux, busybox, and modules/ with nothing to load."""
     program: str
 
 
@@ -37,7 +39,7 @@ class Script:
 class Machine:
     name: str
     arch: str  # as Debian calls it
-    kernel: Host | Debian | Script
+    kernel: Host | Debian | BuiltIn
     qemu: str  # the program
     type: str  # of its machines
     options: tuple[str, ...] = ()
@@ -54,8 +56,14 @@ class Machine:
     mem: int = 1 << 20  # MiB, at most
     link: str = "virtio"  # or serial: what the mount tests go over
     serial: str = "ttyS1"  # a second serial line; empty: there is none
+    serial_line: tuple[str, ...] = ("-serial", "chardev:line")  # and what makes it
+    unavailable: str = ""  # why it cannot be had
     slow: float = 1.0  # how much longer everything takes than with amd64
     features: frozenset[str] = frozenset()  # what not all machines have: marks of tests
+
+    def __post_init__(self) -> None:
+        kind = "builtin" if isinstance(self.kernel, BuiltIn) else "modules"
+        object.__setattr__(self, "features", self.features | {kind})
 
     def virtio(self, device: str) -> str:
         """The name of a virtio device on this machine's bus: virtio-serial -> virtio-serial-pci."""
@@ -72,28 +80,77 @@ def _amd64(kernel: Host | Debian, version: str, **more) -> Machine:
         f"amd64-{version}", "amd64", kernel,
         "qemu-system-x86_64", "pc", ("-cpu", "max"),
         packages=("qemu-system-x86", "gcc", "libc6-dev"),
-        features=frozenset({"reset", "hotplug", "numa", "pci-serial", "suspend", "m32", "pc",
+        features=frozenset({"reset", "hotplug", "numa", "pci-serial", "suspend", "m32", "pc", "big",
                             *(["headers"] if kernel == Host() else [])}), **more)
+
+
+def _cross(target: str, arch: str) -> tuple[str, tuple[str, ...]]:
+    """What its compiler's names begin with, and Debian's packages of it."""
+    return f"{target}-", (f"gcc-{target.replace('_', '-')}", f"libc6-dev-{arch}-cross")
+
+
+def _machine(name: str, arch: str, kernel: Debian, qemu: str, type_: str, *options: str,
+             target: str, packages: tuple[str, ...] = (), **more) -> Machine:
+    cross, compiler = _cross(target, arch)
+    return Machine(name, arch, kernel, qemu, type_, options, cross=cross,
+                   packages=(*packages, *compiler), **more)
+
+
+def _arm64(version: str, kernel: Debian, **more) -> Machine:
+    return _machine(f"arm64-{version}", "arm64", kernel, "qemu-system-aarch64", "virt",
+                    "-cpu", "cortex-a76", target="aarch64-linux-gnu", console="ttyAMA0",
+                    packages=("qemu-system-arm",), serial="", slow=2.0,
+                    features=frozenset({"reset"}), **more)
 
 
 TABLE = {machine.name: machine for machine in (
     _amd64(Host(), "6.1"),
+    _amd64(Debian("bullseye", "5.10", "amd64"), "5.10"),
+    _amd64(Debian("trixie", "6.12", "amd64"), "6.12"),
+    _amd64(Debian("sid", "7.2", "amd64"), "7.2"),
+    _machine("i386-6.1", "i386", Debian("bookworm", "6.1", "686-pae"), "qemu-system-i386", "pc",
+             "-cpu", "max", target="i686-linux-gnu", packages=("qemu-system-x86",), word_bits=32,
+             features=frozenset({"reset", "hotplug", "pci-serial", "suspend"})),
+    _arm64("6.1", Debian("bookworm", "6.1", "arm64")),
+    _arm64("6.12", Debian("trixie", "6.12", "arm64")),
+    _arm64("6.12-16k", Debian("trixie", "6.12", "arm64-16k"), page=16384),
+    _machine("armhf-6.1", "armhf", Debian("bookworm", "6.1", "armmp-lpae"), "qemu-system-arm", "virt",
+             "-cpu", "cortex-a15", target="arm-linux-gnueabihf", console="ttyAMA0",
+             packages=("qemu-system-arm",), word_bits=32, serial="", slow=2.0,
+             features=frozenset({"reset"})),
+    _machine("mipsel-6.1", "mipsel", Debian("bookworm", "6.1", "4kc-malta"), "qemu-system-mipsel",
+             "malta", "-cpu", "24Kf", target="mipsel-linux-gnu", packages=("qemu-system-mips",),
+             word_bits=32, cpus=1, mem=2048, slow=3.0, features=frozenset({"reset"})),
+    _machine("mips64el-6.1", "mips64el", Debian("bookworm", "6.1", "5kc-malta"), "qemu-system-mips64el",
+             "malta", "-cpu", "5KEc", target="mips64el-linux-gnuabi64",
+             packages=("qemu-system-mips",), cpus=1, mem=2048, slow=3.0,
+             features=frozenset({"reset"})),
+    _machine("ppc64el-6.12-64k", "ppc64el", Debian("trixie", "6.12", "powerpc64le-64k"),
+             "qemu-system-ppc64", "pseries", "-cpu", "power9", target="powerpc64le-linux-gnu",
+             console="hvc0", packages=("qemu-system-ppc",), page=65536, serial="", slow=4.0,
+             features=frozenset({"reset"})),
+    Machine("mips-6.1", "mips", BuiltIn("mips.sh"), "qemu-system-mips", "malta", ("-cpu", "24Kf"),
+            cross="mips-linux-gnu-", byteorder="big", word_bits=32, cpus=1, mem=2048, slow=3.0,
+            packages=("qemu-system-mips", *_cross("mips-linux-gnu", "mips")[1]),
+            features=frozenset({"reset"})),
     # No reset: the memory that the machine's loader unpacks the kernel with is full of what QEMU
     # has translated there before, and checks against at each store.  It takes many minutes.
-    Machine("s390x-6.1", "s390x", Debian("bookworm", "s390x"),
-            "qemu-system-s390x", "s390-ccw-virtio", ("-cpu", "max"),
-            console="ttysclp0", bus="ccw", cross="s390x-linux-gnu-", byteorder="big",
-            packages=("qemu-system-misc", "gcc-s390x-linux-gnu", "libc6-dev-s390x-cross"),
-            serial="", slow=3.0),
-    Machine("mipsel-6.1", "mipsel", Debian("bookworm", "4kc-malta"),
-            "qemu-system-mipsel", "malta", ("-cpu", "24Kf"),
-            cross="mipsel-linux-gnu-", word_bits=32, cpus=1, mem=2048,
-            packages=("qemu-system-mips", "gcc-mipsel-linux-gnu", "libc6-dev-mipsel-cross"),
-            slow=3.0, features=frozenset({"reset"})),
+    _machine("s390x-6.1", "s390x", Debian("bookworm", "6.1", "s390x"), "qemu-system-s390x",
+             "s390-ccw-virtio", "-cpu", "max", target="s390x-linux-gnu", console="ttysclp0",
+             packages=("qemu-system-misc",), bus="ccw", byteorder="big", serial="", slow=3.0,
+             features=frozenset({"hotplug"})),
+    _machine("riscv64-6.12", "riscv64", Debian("trixie", "6.12", "riscv64"), "qemu-system-riscv64",
+             "virt", target="riscv64-linux-gnu", packages=("qemu-system-misc",), serial="",
+             slow=3.0, features=frozenset({"reset"})),
+    _machine("loong64-7.2", "loong64", Debian("sid", "7.2", "loong64"), "qemu-system-loongarch64",
+             "virt", "-cpu", "la464", target="loongarch64-linux-gnu",
+             packages=("qemu-system-misc",), page=16384, serial="", slow=4.0,
+             features=frozenset({"reset"})),
 )}
 
 DEFAULT = "amd64-6.1"
 current = TABLE[DEFAULT]
+records: Path | None = None  # a directory for consoles and such, if they are to be kept
 
 
 def use(name: str) -> Machine:

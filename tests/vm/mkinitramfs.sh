@@ -25,7 +25,9 @@ printf 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n' >"$root/etc
 printf 'root:x:0:\nuser:x:1000:\n' >"$root/etc/group"
 
 compile() {
-    ${CC:-cc} -D_GNU_SOURCE -static -O1 -Wall -Wextra -Wno-unused-parameter -pthread -o "$2" "$1"
+    # At the same address on every architecture.
+    ${CC:-cc} -D_GNU_SOURCE -static -no-pie -Wl,-Ttext-segment=0x400000 -O1 -Wall -Wextra -Wno-unused-parameter \
+        -pthread -o "$2" "$1"
 }
 
 set -- "$here/agent.c=/bin/agent" "$here/victim.c=/bin/victim" "$here/slowfs.c=/bin/slowfs" "$@"

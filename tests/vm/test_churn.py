@@ -21,6 +21,7 @@ import pytest
 
 import lab
 import machines
+from machines import patience
 from conftest import Kit
 from lab import Guest
 from world import Mount, errno_of
@@ -29,7 +30,6 @@ pytestmark = [pytest.mark.vm("is about guest RAM"), pytest.mark.limit(240)]
 
 REQUIRE, OFF = "ram=require", "ram=off"
 MIB = 1 << 20
-PAGE = 4096
 
 Said = Mapping[str, Any]
 
@@ -45,8 +45,8 @@ def built(config: pytest.Config, name: str) -> Path:
 def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Kit:
     """Guests with churn."""
     directory = tmp_path_factory.mktemp("churn")
-    files: dict[lab.Bytes, str] = {lab.module_for(pytestconfig): "/hypermem.ko",
-                                   Path(__file__).with_name("churn.c"): "/bin/churn"}
+    files = lab.module_files(pytestconfig)
+    files[Path(__file__).with_name("churn.c")] = "/bin/churn"
     files |= {path: f"/bin/{name}" for name, path in lab.programs32(pytestconfig).items()}
     kernel = lab.kernel()
     return Kit(kernel, lab.initramfs(directory / "initramfs", files, kernel))
@@ -95,14 +95,15 @@ class Reader:
         self.process = subprocess.Popen(
             [program, mount.mnt / "pid" / str(said["pid"]) / "mem", str(said["status"]),
              str(said["regions"]), *regions, "--seconds", str(int(seconds)),
-             "--threads", str(threads), "--seed", str(random.randrange(1, 1 << 32)), *options],
+             "--threads", str(threads), "--seed", str(random.randrange(1, 1 << 32)),
+             *(["--big-endian"] if machines.current.byteorder == "big" else []), *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.seconds = seconds
 
     def counts(self) -> dict[str, float]:
         """Wait for it; what it has counted.  Nothing was wrong."""
         try:
-            out, err = self.process.communicate(timeout=self.seconds + 30)
+            out, err = self.process.communicate(timeout=self.seconds + patience(30))
         except subprocess.TimeoutExpired:
             self.process.kill()
             out, err = self.process.communicate(timeout=10)
@@ -190,11 +191,13 @@ def two_nodes(boot: Callable[..., Guest]) -> Guest:
     return guest
 
 
+@pytest.mark.needs("numa")
 def test_what_is_read_was_there_when_pages_go_to_another_node(
         two_nodes: Guest, daemon: Path, reader: Callable[..., Reader], seconds: float) -> None:
     assert churn_is_read(daemon, two_nodes, reader, seconds)["migrate"] > 5
 
 
+@pytest.mark.needs("numa")
 def test_the_window_has_all_nodes(two_nodes: Guest, daemon: Path) -> None:
     with Mount(daemon, two_nodes.hm_socket, "-o", REQUIRE) as mount:
         assert window_mib(mount) > 1000
@@ -208,6 +211,7 @@ def test_what_is_read_was_there_in_shared_ram(boot: Callable[..., Guest], daemon
     churn_is_read(daemon, guest, reader, seconds)
 
 
+@pytest.mark.needs("m32")
 def test_what_is_read_was_there_of_a_process_of_32_bits(
         guest: Guest, daemon: Path, reader: Callable[..., Reader], seconds: float) -> None:
     if guest.run(["test", "-e", "/bin/churn32"]).rc:
@@ -342,7 +346,7 @@ def test_a_mapping_of_any_kind_is_read_as_the_guest_reads_it(guest: Guest, daemo
 def test_a_large_read_ends_at_a_hole(guest: Guest, daemon: Path, still: Said, ram: str) -> None:
     pid, start, end = still["pid"], still["holes"], still["holes"] + still["size"]
     begins = [start, start + 5, still["hole1"] - 20_000, still["hole1"] - MIB + 1, still["end1"],
-              still["end1"] + 7, still["hole2"] - 16 * 1024, still["hole2"] - PAGE,
+              still["end1"] + 7, still["hole2"] - 16 * 1024, still["hole2"] - machines.current.page,
               still["hole2"] - 1, still["end2"], end - 100_000]
     with Mount(daemon, guest.hm_socket, "-o", ram) as mount, opened(mount, pid) as fd:
         for begin in begins:
@@ -359,6 +363,7 @@ def test_a_large_read_ends_at_a_hole(guest: Guest, daemon: Path, still: Said, ra
 
 # Other machines.
 
+@pytest.mark.needs("big")
 def test_ram_below_and_above_4_gib_is_read(boot: Callable[..., Guest], daemon: Path) -> None:
     guest = boot(smp=2, mem="6G")
     # Most of what is above, which is taken first: it is not even cleared.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import machines
 from conftest import Kit, booted, load
 from lab import Guest, LabError
 from link import Link
@@ -67,7 +68,7 @@ def unplug_controller(guest: Guest) -> Callable[[], None]:
     unplug(guest, "hmbus")
 
     def again() -> None:
-        guest.qmp("device_add", driver="virtio-serial-pci", id="hmbus")
+        guest.qmp("device_add", driver=machines.current.virtio("virtio-serial"), id="hmbus")
         plug_port(guest)
     return again
 
@@ -76,13 +77,15 @@ def unplug_controller_and_plug_in_slowly(guest: Guest) -> Callable[[], None]:
     unplug(guest, "hmbus")
 
     def again() -> None:
-        guest.qmp("device_add", driver="virtio-serial-pci", id="hmbus")
+        guest.qmp("device_add", driver=machines.current.virtio("virtio-serial"), id="hmbus")
         time.sleep(2)  # it is there without a port for as long as somebody needs to type
         plug_port(guest)
     return again
 
 
-UNPLUGS = [unplug_port, unplug_controller, unplug_controller_and_plug_in_slowly]
+HOTPLUG = pytest.mark.needs("hotplug")
+UNPLUGS = [unplug_port, pytest.param(unplug_controller, marks=HOTPLUG),
+           pytest.param(unplug_controller_and_plug_in_slowly, marks=HOTPLUG)]
 NAMES = ["a port", "a controller", "a controller, slowly"]
 
 
@@ -165,12 +168,13 @@ def test_requests_that_sleep_do_not_keep_a_port_from_going_and_coming(guest: Gue
         guest.run(f"kill -9 {server} {pid}; umount -l /tmp/slow")
 
 
+@HOTPLUG
 @pytest.mark.limit(120)
 def test_a_controller_without_a_port_is_whose_port_comes_first(guest: Guest) -> None:
     """Another's goes to virtio_console at once, although the module has the controller."""
     plug_in = unplug_controller(guest)
     guest.qmp("chardev-add", id="other", backend={"type": "null", "data": {}})
-    guest.qmp("device_add", driver="virtio-serial-pci", id="bus2")
+    guest.qmp("device_add", driver=machines.current.virtio("virtio-serial"), id="bus2")
     time.sleep(1.5)
     plug_port(guest, "bus2", "other", "other", "org.example.agent.0")
     try:
@@ -186,6 +190,8 @@ def test_a_controller_without_a_port_is_whose_port_comes_first(guest: Guest) -> 
         unplug(guest, "bus2")
 
 
+@HOTPLUG
+@pytest.mark.needs("modules")
 def test_the_module_may_be_there_before_any_port(boot: Callable[..., Guest],
                                                  daemon: Path) -> None:
     guest = boot(load_hypermem=False, hm_port="virtserialport,id=hmport")
@@ -197,6 +203,7 @@ def test_the_module_may_be_there_before_any_port(boot: Callable[..., Guest],
         check_mounted(guest, mount)
 
 
+@pytest.mark.needs("modules")
 def test_of_two_ports_of_ours_one_is_served(boot: Callable[..., Guest]) -> None:
     guest = boot(console="first", qemu_args=[
         "-chardev", "null,id=other",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 import time
 
@@ -10,9 +11,9 @@ import pytest
 
 import machines
 from lab import Guest
-from link import (CHUNK, DATA, HELLO, HELLO_REPLY, LIST_PROCS, MAGIC, READ, READ_FAIL, READ_OK,
-                  READ_PARTIAL, READ_PROC, READ_STR, READONLY, RESET, TRANSLATE, VERSION, WINDOW,
-                  WRITE, WRITE_FAIL, Frame, Hello, Link, errno_name, header, hello_frame)
+from link import (BIG_ENDIAN, CHUNK, DATA, HELLO, HELLO_REPLY, LIST_PROCS, MAGIC, READ, READ_FAIL,
+                  READ_OK, READ_PARTIAL, READ_PROC, READ_STR, READONLY, RESET, TRANSLATE, VERSION,
+                  WINDOW, WRITE, WRITE_FAIL, Frame, Hello, Link, errno_name, header, hello_frame)
 
 pytestmark = pytest.mark.vm("is about the module")
 
@@ -41,7 +42,10 @@ def test_hello_says_what_the_guest_is(guest: Guest, link: Link) -> None:
     hello = link.hello()
     uname = guest.run("uname -r; uname -m").out.split()
     assert [hello.release.rstrip(b"\0"), hello.machine.rstrip(b"\0")] == uname
-    assert (hello.version, hello.flags, hello.page_size, hello.word_bits) == (VERSION, 0, 4096, 64)
+    it = machines.current
+    flags = BIG_ENDIAN if it.byteorder == "big" else 0
+    assert (hello.version, hello.flags, hello.page_size, hello.word_bits) == \
+        (VERSION, flags, it.page, it.word_bits)
     assert hello.ops == hello.allowed and hello.ops & 1 << WRITE - DATA
     assert hello.max_data == BIG and hello.max_inflight >= 16 and hello.epoch
     assert link.hello().epoch == hello.epoch
@@ -241,6 +245,19 @@ def test_a_read_only_session_does_not_write(link: Link, victim: dict) -> None:
     assert link.write(pid, addr, bytes(8)) == 8
 
 
+@pytest.mark.needs("builtin")
+def test_a_kernel_that_is_told_so_does_not_write(boot) -> None:
+    guest = boot(hypermem_args="readonly=1")
+    pid, victim = guest.victim("mem")
+    addr = victim["region"]
+    with Link(guest.hm_socket) as link:
+        hello = link.hello()
+        assert hello.flags & READONLY and not hello.allowed & 1 << WRITE - DATA
+        assert errno_name(link.call(WRITE, pid, addr, data=bytes(8))) == "EPERM"
+        assert link.get(READ, pid, addr, 8) == pattern(addr, 8)
+
+
+@pytest.mark.needs("modules")
 def test_a_module_loaded_read_only_does_not_write(guest: Guest, victim: dict) -> None:
     pid, addr = victim["pid"], victim["region"]
     guest.run("rmmod hypermem && insmod /hypermem.ko readonly=1", check=True)
@@ -263,6 +280,23 @@ def test_a_host_that_does_not_read_is_nobodys_loss(guest: Guest, victim: dict) -
             time.sleep(0.3)
             assert guest.run("echo well").out == b"well\n"
         assert served(guest, victim)
+
+
+@pytest.mark.needs("pc")
+def test_a_host_that_does_not_read_is_not_taken_for_a_hung_task(guest: Guest,
+                                                                victim: dict) -> None:
+    """The link stands still for as long as it pleases, and with it who has an answer."""
+    guest.run("echo 2 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
+    try:
+        with Link(guest.hm_socket) as deaf:
+            deaf.hello()
+            deaf.raw(b"".join(header(READ, victim["pid"], 0x400000, BIG, tag=n)
+                              for n in range(1000)))
+            time.sleep(6)
+            guest.check_console()
+        assert served(guest, victim)
+    finally:
+        guest.run("echo 120 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
 
 
 def test_a_host_that_reads_late_gets_it_all(link: Link, victim: dict) -> None:
@@ -378,7 +412,8 @@ def test_a_translation_fits_in_a_frame(guest: Guest, link: Link, max_data: int) 
     """Memory that was never touched: each of its pages is the zero page, and a run of its own."""
     pid = guest.victim("thread")[0]
     maps = guest.read_file(f"/proc/{pid}/maps").decode().splitlines()
-    ranges = [[int(a, 16) for a in line.split()[0].split("-")] for line in maps if " rw-p " in line]
+    ranges = [[int(a, 16) for a in line.split()[0].split("-")] for line in maps
+              if re.search(" rw[-x]p ", line)]
     start, end = max(ranges, key=lambda r: r[1] - r[0])
     assert end - start >= 1024 * 4096
     link.hello(max_data=max_data)

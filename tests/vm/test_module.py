@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+import lab
+import machines
 from conftest import Kit, booted, load
 from lab import Guest
 from link import READ, READ_PROC_FILE, RESET, TRANSLATE, WINDOW, Link, header
@@ -45,10 +49,17 @@ def check_mounted(guest: Guest, mount: Mount) -> None:
             b"x" * 100_000 + pattern(victim["region"] + 100_000, 1)
 
 
+def device(guest: Guest, number: int = 0) -> str:
+    """virtioN of a controller, in the order of QEMU's options; N is the order of their probing."""
+    script = "for d in /sys/bus/virtio/devices/*; do readlink -f $d; done"
+    paths = guest.run(script, check=True).out.decode().split()
+    return sorted(paths)[number].rpartition("/")[2]
+
+
 def driver(guest: Guest, number: int = 0) -> str:
-    """Of the controller virtioNUMBER; empty: it has none."""
-    done = guest.run(["readlink", f"/sys/bus/virtio/devices/virtio{number}/driver"])
-    return done.out.decode().strip().rpartition("/")[2]
+    """Of a controller; empty: it has none."""
+    link = f"/sys/bus/virtio/devices/{device(guest, number)}/driver"
+    return guest.run(["readlink", link]).out.decode().strip().rpartition("/")[2]
 
 
 def console_ports(guest: Guest) -> set[str]:
@@ -59,6 +70,7 @@ def console_ports(guest: Guest) -> set[str]:
 # The module goes while it works.
 
 
+@pytest.mark.needs("modules")
 def test_a_connected_host_is_invited_again(guest: Guest) -> None:
     with Link(guest.hm_socket) as link:
         epoch = link.hello().epoch
@@ -71,6 +83,7 @@ def test_a_connected_host_is_invited_again(guest: Guest) -> None:
         assert link.proc(1).pid == 1
 
 
+@pytest.mark.needs("modules")
 def test_the_module_can_go_while_requests_are_in_flight(guest: Guest) -> None:
     pid, victim = guest.victim("area", "65536")
     for n in range(8):
@@ -86,6 +99,7 @@ def test_the_module_can_go_while_requests_are_in_flight(guest: Guest) -> None:
             assert link.get(READ, pid, victim["region"], BIG) == pattern(victim["region"], BIG)
 
 
+@pytest.mark.needs("modules")
 def test_the_module_can_go_while_its_host_is_deaf(guest: Guest) -> None:
     pid, victim = guest.victim("area", "65536")
     with Link(guest.hm_socket) as deaf:
@@ -98,6 +112,7 @@ def test_the_module_can_go_while_its_host_is_deaf(guest: Guest) -> None:
     assert served(guest)
 
 
+@pytest.mark.needs("modules")
 def test_the_module_can_go_while_hosts_come_and_go(guest: Guest) -> None:
     def host() -> None:
         with Link(guest.hm_socket, 5) as link:
@@ -112,6 +127,7 @@ def test_the_module_can_go_while_hosts_come_and_go(guest: Guest) -> None:
     assert served(guest)
 
 
+@pytest.mark.needs("modules")
 def test_the_module_waits_for_a_request_that_sleeps(guest: Guest) -> None:
     """What sleeps in a page fault cannot be woken: rmmod goes on when the page has come."""
     guest.run("[ -e /dev/fuse ] || insmod /modules/fuse.ko; mkdir -p /tmp/slow", check=True)
@@ -138,6 +154,7 @@ def test_the_module_waits_for_a_request_that_sleeps(guest: Guest) -> None:
         guest.run(f"kill -9 {server} {pid}; umount -l /tmp/slow")
 
 
+@pytest.mark.needs("modules")
 @pytest.mark.daemon_talks
 def test_a_mount_outlives_the_module(guest: Guest, mount: Mount) -> None:
     """Under load: right bytes or an error, then ESTALE, and new files work."""
@@ -166,13 +183,31 @@ def test_a_mount_outlives_the_module(guest: Guest, mount: Mount) -> None:
 
 
 def test_a_controller_can_be_unbound_and_bound_through_sysfs(guest: Guest, mount: Mount) -> None:
+    name = device(guest)
     for _ in range(3):
-        guest.run("cd /sys/bus/virtio/drivers/hypermem && echo virtio0 >unbind", check=True)
+        guest.run(f"cd /sys/bus/virtio/drivers/hypermem && echo {name} >unbind", check=True)
         assert driver(guest) == ""
-        guest.run("cd /sys/bus/virtio/drivers/hypermem && echo virtio0 >bind", check=True)
+        guest.run(f"cd /sys/bus/virtio/drivers/hypermem && echo {name} >bind", check=True)
         assert driver(guest) == "hypermem"
     wait_for(lambda: os.path.exists(path(mount, 1, "comm")))
     check_mounted(guest, mount)
+
+
+@pytest.mark.needs("modules")
+def test_a_controller_that_is_unbound_through_sysfs_stays_so(boot, tmp_path: Path) -> None:
+    """Although the module looks around: at a port that has no name, which may still come."""
+    guest = boot(qemu_args=[
+        "-chardev", f"socket,id=other,path={tmp_path}/other,server=on,wait=off",
+        "-device", f"{machines.current.virtio('virtio-serial')},id=otherbus",
+        "-device", "virtserialport,bus=otherbus.0,chardev=other"])
+    guest.run(RELOAD, check=True)
+    name = device(guest)
+    guest.run(f"echo {name} >/sys/bus/virtio/drivers/hypermem/unbind", check=True)
+    for _ in range(8):
+        assert driver(guest) == ""
+        time.sleep(0.5)
+    guest.run(f"echo {name} >/sys/bus/virtio/drivers/hypermem/bind", check=True)
+    assert served(guest)
 
 
 def objects(guest: Guest) -> dict[str, int]:
@@ -188,6 +223,7 @@ def free_pages(guest: Guest) -> int:
     return int(re.search(rb"nr_free_pages (\d+)", guest.read_file("/proc/vmstat"))[1])
 
 
+@pytest.mark.needs("modules")
 @pytest.mark.limit(600)
 def test_a_module_that_comes_and_goes_leaves_nothing_behind(boot, daemon: Path,
                                                             pytestconfig: pytest.Config) -> None:
@@ -228,9 +264,34 @@ def test_a_module_that_comes_and_goes_leaves_nothing_behind(boot, daemon: Path,
     assert guest.run("ls -d /sys/module/hypermem /sys/bus/virtio/drivers/hypermem").out == b""
 
 
+@pytest.mark.needs("modules")
+def test_a_module_of_another_kernel_is_refused_by_the_kernel(guest: Guest) -> None:
+    """In its own words, which the manual explains."""
+    guest.run("rmmod hypermem; cp /hypermem.ko /tmp/other.ko", check=True)
+    try:
+        module = guest.read_file("/hypermem.ko")
+        magic = re.search(rb"vermagic=([^\0]*)", module)[1]
+        other = magic.replace(b" mod_unload", b" mod_unheard", 1)[:len(magic)]
+        symbol = module.index(b"module_layout\0", module.index(b"vermagic="))
+        for changed, said in (
+                (module.replace(b"vermagic=" + magic, b"vermagic=" + other),
+                 "hypermem: version magic '.*' should be '.*'"),
+                (module[:symbol - 8] + bytes(4) + module[symbol - 4:],
+                 "hypermem: disagrees about version of symbol module_layout")):
+            assert len(changed) == len(module)
+            guest.write_file("/tmp/other.ko", changed)
+            done = guest.run("insmod /tmp/other.ko")
+            assert done.rc != 0 and b"invalid module format" in done.err
+            guest.wait_console(said)
+    finally:
+        guest.run("rm /tmp/other.ko; insmod /hypermem.ko", check=True)
+    assert served(guest)
+
+
 # Whose controller it is.
 
 
+@pytest.mark.needs("modules")
 def test_without_virtio_console_the_link_is_there_by_insmod_alone(boot) -> None:
     guest = boot(console="none")
     guest.wait_console("a shell on the console")
@@ -244,6 +305,7 @@ def test_without_virtio_console_the_link_is_there_by_insmod_alone(boot) -> None:
         assert link.hello().epoch != epoch
 
 
+@pytest.mark.needs("modules")
 @pytest.mark.parametrize("console", ["first", "last"])
 def test_virtio_console_gets_the_controller_back(boot, daemon: Path, console: str) -> None:
     guest = boot(console=console)
@@ -269,21 +331,42 @@ def test_virtio_console_gets_the_controller_back(boot, daemon: Path, console: st
         assert link._sock.recv(100) == b"hello from a console\n"
 
 
-def test_it_takes_a_controller_whose_ports_virtio_console_does_not_know_yet(
-        boot, pytestconfig: pytest.Config) -> None:
+@pytest.mark.needs("modules")
+def test_it_takes_a_controller_whose_ports_virtio_console_does_not_know_yet(boot) -> None:
     """A booting system loads both in a row: the ports, and then their names, come later."""
     guest = boot()
-    inarow = pytestconfig.getoption("builddir") / "tests/inarow"
-    guest.write_file("/bin/inarow", inarow.read_bytes(), 0o755)
+    name = device(guest)
     guest.run("echo -1 >/proc/sys/kernel/sched_rt_runtime_us", check=True)
     for _ in range(3):
-        guest.run("""
-            rmmod hypermem && cd /sys/bus/virtio/drivers/virtio_console && echo virtio0 >unbind &&
-            inarow bind virtio0 /hypermem.ko""", check=True)
+        guest.run(f"""
+            rmmod hypermem && cd /sys/bus/virtio/drivers/virtio_console && echo {name} >unbind &&
+            inarow bind {name} /hypermem.ko""", check=True)
         wait_for(lambda: driver(guest) == "hypermem")
         assert served(guest)
 
 
+@pytest.mark.needs("headers")
+def test_it_takes_a_controller_whose_ports_have_no_names_yet(
+        kit: Kit, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """virtio_console makes a port, and shows its name when that comes: two seconds late here."""
+    late = shutil.copytree(Path(__file__).parent / "late", tmp_path / "late")
+    subprocess.run(["make", "-s", "-C", lab.headers(), f"M={late}"], check=True)
+    image = lab.initramfs(tmp_path / "initramfs", {
+        **lab.module_files(pytestconfig), late / "late.ko": "/late.ko"}, kit.kernel)
+    with booted(kit._replace(image=image), smp=2) as guest:
+        name = device(guest)
+        guest.run(f"""
+            rmmod hypermem && cd /sys/bus/virtio/drivers/virtio_console && echo {name} >unbind &&
+            insmod /late.ko function=sysfs_create_group call=2 && echo {name} >bind || exit 1
+            until [ -e {name}/virtio-ports/*/power ]; do :; done
+            insmod /hypermem.ko""", check=True)
+        # When it was loaded it was too early.
+        guest.wait_console(r"there is no virtio-serial port named org\.hypermem\.\* yet")
+        wait_for(lambda: driver(guest) == "hypermem")
+        assert served(guest)
+
+
+@pytest.mark.needs("modules")
 @pytest.mark.parametrize("console", ["first", "last"])
 def test_a_controller_with_another_port_is_left_alone(boot, tmp_path: Path,
                                                       console: str) -> None:
@@ -302,10 +385,11 @@ def test_a_controller_with_another_port_is_left_alone(boot, tmp_path: Path,
     assert len(console_ports(guest)) == 3
 
 
+@pytest.mark.needs("modules")
 def test_two_controllers_have_a_link_each(boot, tmp_path: Path, daemon: Path) -> None:
     guest = boot(smp=2, qemu_args=[
         "-chardev", f"socket,id=hm2,path={tmp_path}/hm2,server=on,wait=off",
-        "-device", "virtio-serial-pci,id=hmbus2",
+        "-device", f"{machines.current.virtio('virtio-serial')},id=hmbus2",
         "-device", "virtserialport,bus=hmbus2.0,chardev=hm2,name=org.hypermem.1"])
     drivers = sorted(driver(guest, n) for n in range(3))
     assert drivers == ["hypermem", "hypermem", "virtio_console"]
@@ -356,6 +440,7 @@ def test_controllers_of_all_kinds_work(boot, daemon: Path, options: dict[str, st
         mount.check()
 
 
+@pytest.mark.needs("modules")
 def test_a_controller_that_cannot_say_its_ports_names_is_left_alone(boot) -> None:
     """With max_ports=1 QEMU has no control queues, so who knows whose port it is?"""
     guest = boot(hm_bus="max_ports=1", hm_port="virtconsole")
@@ -380,6 +465,7 @@ def test_chardevs_of_other_kinds_work(boot, daemon: Path, chardev: str) -> None:
 
 
 @pytest.mark.daemon_talks
+@pytest.mark.needs("suspend")
 def test_the_link_is_there_again_after_a_suspend(kit: Kit, daemon: Path) -> None:
     """To RAM, and as far as pm_test goes: the mount goes on, its open files are good."""
     # As ELF file, this kernel does not wake up in this QEMU, with or without the module.

@@ -268,6 +268,7 @@ def test_a_process_whose_files_are_in_a_mount_namespace_of_its_own(guest: Guest,
     assert check_mem(mount, guest, pid) > 500_000
 
 
+@pytest.mark.needs("modules")
 def test_a_module_loaded_from_another_pid_namespace_shows_the_initial_one(guest: Guest,
                                                                          daemon) -> None:
     guest.run("rmmod hypermem && unshare -p -f insmod /hypermem.ko", check=True)

@@ -17,14 +17,18 @@ from pathlib import Path
 
 import pytest
 
+import machines
 from conftest import Kit, booted, load
-from lab import Guest
+from lab import Guest, LabError
 from link import (CHUNK, READ, READ_PROC, READ_PROC_FILE, RESET, WRITE, Link, SerialLink,
                   header, hello_frame, stuffed)
 from test_link import pattern
-from world import Mount
+from world import Mount, wait_for
 
 pytestmark = pytest.mark.vm("is about the module")
+
+
+TTY = machines.current.serial
 
 
 def serial(directory: Path, *device: str) -> list[str]:
@@ -34,9 +38,11 @@ def serial(directory: Path, *device: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def machine(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    if not TTY:
+        pytest.skip(f"{machines.current.name} has no second serial line")
     directory = tmp_path_factory.mktemp("serial")
-    with booted(kit, directory=directory, hypermem_args="tty=ttyS1",
-                qemu_args=serial(directory, "-serial", "chardev:line")) as guest:
+    with booted(kit, directory=directory, hypermem_args=f"tty={TTY}",
+                qemu_args=serial(directory, *machines.current.serial_line)) as guest:
         yield guest
 
 
@@ -186,6 +192,7 @@ def test_large_reads_do_not_go_over_the_line(guest: Guest, line: Path, daemon: P
         mount.check()
 
 
+@pytest.mark.needs("modules")
 def test_the_module_comes_and_goes_under_load(guest: Guest, line: Path, victim: dict) -> None:
     with SerialLink(line, timeout=5) as link:
         link.hello()
@@ -196,7 +203,7 @@ def test_the_module_comes_and_goes_under_load(guest: Guest, line: Path, victim: 
 
         with load(ask):
             for _ in range(5):
-                guest.run("rmmod hypermem && insmod /hypermem.ko tty=ttyS1", check=True)
+                guest.run(f"rmmod hypermem && insmod /hypermem.ko tty={TTY}", check=True)
     with SerialLink(line) as link:
         link.hello()
         assert mapped(link, victim)
@@ -211,6 +218,7 @@ def refused(guest: Guest, name: str) -> str:
     return guest.console()[before:]
 
 
+@pytest.mark.needs("modules")
 def test_a_line_that_cannot_be_had_is_refused(guest: Guest, line: Path) -> None:
     guest.run("rmmod hypermem", check=True)
     try:
@@ -224,17 +232,29 @@ def test_a_line_that_cannot_be_had_is_refused(guest: Guest, line: Path) -> None:
         for name in "tty1", "tty0", "tty", "console", "ptmx":
             assert f"tty={name}: it is not a serial line; name one" in refused(guest, name)
         assert guest.run("stty -a </dev/tty1").out == before
-        holder = guest.spawn(["sh", "-c", "exec sleep 100 </dev/ttyS1"])
+        holder = guest.spawn(["sh", "-c", f"exec sleep 100 </dev/{TTY}"])
         time.sleep(0.3)
-        assert "tty=ttyS1: the line is in use" in refused(guest, "ttyS1")
+        assert f"tty={TTY}: the line is in use" in refused(guest, TTY)
         guest.kill(holder)
         time.sleep(0.3)
     finally:
-        guest.run("insmod /hypermem.ko tty=ttyS1", check=True)
+        guest.run(f"insmod /hypermem.ko tty={TTY}", check=True)
     with SerialLink(line) as link:
         link.hello()
 
 
+@pytest.mark.needs("builtin")
+def test_a_line_that_cannot_be_had_leaves_the_rest(boot: Callable[..., Guest]) -> None:
+    """Built in, as the kernel's command line names it."""
+    guest = boot(hypermem_args="tty=ttyS9")
+    assert "tty=ttyS9: there is no such line" in guest.console()
+    assert guest.read_file("/sys/module/hypermem/parameters/tty") == b"ttyS9\n"
+    with Link(guest.hm_socket) as link:
+        assert link.hello().ops
+
+
+@pytest.mark.needs("modules")
+@pytest.mark.needs("pci-serial")
 def test_a_serial_card(boot: Callable[..., Guest], tmp_path: Path, daemon: Path) -> None:
     guest = boot(directory=tmp_path, load_hypermem=False,
                  qemu_args=serial(tmp_path, "-device", "pci-serial,chardev=line"))
@@ -354,6 +374,58 @@ def test_the_console_is_told_from_a_guest(guest: Guest, daemon: Path, tmp_path: 
     said = process.communicate(timeout=20)[1]
     assert process.returncode == 4
     assert "what talks there is not hypermem.ko, it says " in said and "is hypermem.ko loaded" in said
+
+
+@pytest.mark.needs("pc")
+def test_a_host_that_does_not_listen_is_not_taken_for_a_hung_task(
+        guest: Guest, line: Path, victim: dict) -> None:
+    """The line stands still for as long as it pleases."""
+    guest.run("echo 2 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
+    try:
+        with SerialLink(line) as deaf:
+            deaf.hello()
+            for n in range(200):
+                deaf.send(READ, victim["pid"], victim["region"], CHUNK)
+            time.sleep(6)
+            guest.check_console()
+        with SerialLink(line) as link:
+            link.hello()
+            assert mapped(link, victim)
+    finally:
+        guest.run("echo 120 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
+
+
+@pytest.mark.needs("hotplug", "pci-serial")
+def test_a_serial_card_that_is_pulled_out_is_told_of(boot: Callable[..., Guest],
+                                                     tmp_path: Path) -> None:
+    """With requests under way; the module can go and come afterwards."""
+    guest = boot(directory=tmp_path, hypermem_args="tty=ttyS1", smp=2,
+                 qemu_args=serial(tmp_path, "-device", "pci-serial,chardev=line,id=card"))
+    pid, victim = guest.victim("mem")
+    with SerialLink(tmp_path / "line.sock") as link:
+        link.hello()
+        for _ in range(40):
+            link.send(READ, pid, victim["region"], CHUNK)
+        guest.qmp("device_del", id="card")
+        guest.wait_console("ttyS1: the line was hung up; plug it in again and load the module anew")
+    before = len(guest.console())
+    guest.run("rmmod hypermem", check=True, timeout=20)
+    assert "tty" not in guest.console()[before:]
+    guest.wait_event("DEVICE_DELETED")
+    wait_for(lambda: plugged(guest))
+    wait_for(lambda: guest.run("insmod /hypermem.ko tty=ttyS1 2>/dev/null").rc == 0)
+    with SerialLink(tmp_path / "line.sock") as link:
+        link.hello()
+        assert mapped(link, {"pid": pid, **victim})
+
+
+def plugged(guest: Guest) -> bool:
+    """The card, again; QEMU lets go of its chardev a moment after it has gone."""
+    try:
+        guest.qmp("device_add", driver="pci-serial", chardev="line", id="card")
+    except LabError:
+        return False
+    return True
 
 
 def test_one_machine_has_both_links(guest: Guest, line: Path, victim: dict) -> None:

@@ -283,6 +283,7 @@ def test_a_write_that_sleeps_holds_up_nobody(guest: Guest, slow: Slow, patient: 
         assert os.pread(fd, 20, addr) == b"ssssprivatesssssssss"
 
 
+@pytest.mark.needs("suspend")
 def test_a_machine_is_not_suspended_while_a_request_sleeps(kit: Kit) -> None:
     """User space, which the request waits for, would sleep already."""
     with booted(kit._replace(kernel=kit.kernel / "vmlinuz")) as guest:

@@ -113,6 +113,7 @@ def left_by_its_host(guest: Guest, pid: int, region: int) -> None:
             time.sleep(0.05 * n)
 
 
+@pytest.mark.needs("modules")
 @pytest.mark.parametrize("name", TRANSPORTS)
 def test_the_link_works_over(boot: Callable[..., Guest], daemon: Path, name: str,
                              pytestconfig: pytest.Config) -> None:
