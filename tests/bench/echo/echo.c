@@ -139,6 +139,16 @@ void hypermem_request_queue(struct hypermem_request *request)
 {
 }
 
+#ifdef CONFIG_KPROBES
+void hypermem_hooks_forget(struct hypermem_link *link)
+{
+}
+
+void hypermem_hooks_deinit(struct hypermem_link *link)
+{
+}
+#endif
+
 #ifdef CONFIG_MMU_NOTIFIER
 void hypermem_translate_forget(void)
 {
