@@ -44,6 +44,7 @@ struct hm_call {
 	void **in_alloc;		/* g_free() it */
 	uint64_t epoch;			/* which boot is meant; 0: any.  Then: which it was */
 	uint32_t session;		/* which session is meant; 0: any.  Then: which it was */
+	bool slow;			/* the guest may take longer than for others */
 	bool patient;			/* once it is sent it waits for ever, and for its answer alone */
 	int64_t deadline;		/* g_get_monotonic_time() */
 

@@ -44,6 +44,10 @@ int hm_client_sem_wait(struct hm_client *client, sem_t *sem, int64_t deadline)
 	return hm_sem_wait(sem, deadline, client->session.calls.interrupted);
 }
 
+/*
+ * Setting a hook on every call takes a slow guest seconds, and whatever changes or counts
+ * hooks waits behind it; but replies do not.
+ */
 static void call_prepare(struct hm_call *call, uint32_t op, uint32_t session, uint64_t addr)
 {
 	hm_call_prepare(call, op, (struct hm_who){}, addr, NULL, 0);
@@ -78,6 +82,7 @@ int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t numb
 	if (size > hm_client_max_data(client))
 		return -E2BIG;
 	call_prepare(&call, HYPER_OP_HOOK_SET, session, number);
+	call.slow = true;
 	call_put(&call, data, size);
 	return call_done(client, &call);
 }
@@ -87,6 +92,7 @@ int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t n
 	struct hm_call call;
 
 	call_prepare(&call, HYPER_OP_HOOK_REMOVE, session, number);
+	call.slow = true;
 	return call_done(client, &call);
 }
 
@@ -166,6 +172,7 @@ int hm_client_hook_counts(struct hm_client *client, uint32_t session, uint32_t n
 	int rc;
 
 	call_prepare(&call, HYPER_OP_HOOK_COUNTS, session, number);
+	call.slow = true;
 	call.limit = call.request.size = sizeof(record);
 	call.in = record;
 	rc = call_done(client, &call);

@@ -31,6 +31,9 @@
 /* A session that lasted so long was a good one: no need to wait. */
 #define SESSION_GOOD (2 * G_TIME_SPAN_SECOND)
 
+/* So many times the deadline of others has a call that is slow. */
+#define SLOW 4
+
 /* Of connecting in the background; closing waits for it. */
 #define RECONNECT_MAX_MS 2000
 
@@ -59,7 +62,8 @@ int hm_session_send(struct hm_session *session, struct hm_call *call)
 {
 	int rc;
 
-	call->deadline = g_get_monotonic_time() + session->timeout_ms * G_TIME_SPAN_MILLISECOND;
+	call->deadline = g_get_monotonic_time() +
+			 session->timeout_ms * G_TIME_SPAN_MILLISECOND * (call->slow ? SLOW : 1);
 	rc = hm_calls_add(&session->calls, call);
 	if (rc)
 		return rc;

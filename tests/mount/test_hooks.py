@@ -15,99 +15,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
+from hooks import Hook, shell_words
 from world import FakeGuest, HostWorld, Mount, Victim, World, errno_of, host, wait_for
 
-made_up = pytest.mark.fake("a real guest makes no calls to order; see tests/vm/test_hooks.py")
+made_up = pytest.mark.fake("a real guest makes no calls to order; see tests/vm/test_hook_files.py")
 
 FILES = {"enabled": 0o644, "events": 0o444, "filter": 0o644, "reply": 0o200, "stats": 0o444,
          "timeout": 0o644}
-
-
-class Hook:
-    """A hook's directory."""
-
-    def __init__(self, mnt: Path, name: str = "x") -> None:
-        self.dir = mnt / "hooks" / name
-        self.dir.mkdir()
-
-    def __truediv__(self, name: str) -> Path:
-        return self.dir / name
-
-    def write(self, name: str, text: str | bytes) -> None:
-        fd = os.open(self.dir / name, os.O_WRONLY | os.O_TRUNC)
-        try:
-            data = text.encode() if isinstance(text, str) else text
-            assert os.write(fd, data) == len(data)
-        finally:
-            os.close(fd)
-
-    def filter(self, text: str) -> None:
-        self.write("filter", text + "\n")
-
-    def read(self, name: str) -> str:
-        return (self.dir / name).read_text()
-
-    def stats(self) -> dict[str, int]:
-        return {key: int(value) for key, value in
-                (line.split(": ") for line in self.read("stats").splitlines())}
-
-    def errno(self, name: str, text: str | bytes) -> str:
-        return errno_of(lambda: self.write(name, text))
-
-    @contextlib.contextmanager
-    def events(self, flags: int = 0) -> Iterator[Events]:
-        events = Events(os.open(self.dir / "events", os.O_RDONLY | flags))
-        try:
-            yield events
-        finally:
-            events.close()
-
-    def remove(self) -> None:
-        self.dir.rmdir()
-
-
-class Events:
-    """`events`, open."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._lines: list[bytes] = []
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
-
-    def line(self) -> bytes:
-        if not self._lines:
-            assert self.ready(20), "no event comes"
-            data = os.read(self.fd, 65536)
-            assert data.endswith(b"\n"), data
-            self._lines = data.splitlines(keepends=True)
-        return self._lines.pop(0)
-
-    def next(self) -> dict[str, str]:
-        """The next event, as a shell understands it."""
-        return shell_words(self.line())
-
-    def ready(self, seconds: float = 0) -> bool:
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-
-
-def shell_words(line: bytes) -> dict[str, str]:
-    names = [word.split(b"=")[0].decode() for word in line.split(b" ") if b"=" in word]
-    names = [name for name in names if name.isidentifier()]
-    script = b"eval \"$1\"; for n in $2; do eval \"v=\\$$n\"; printf '%s=%s\\0' \"$n\" \"$v\"; done"
-    done = host(["sh", "-c", script, "sh", line, " ".join(names)], env={"PATH": os.environ["PATH"]})
-    assert done.rc == 0 and not done.err, done
-    return dict(word.split("=", 1) for word in
-                done.out.decode(errors="surrogateescape").split("\0") if word)
 
 
 @pytest.fixture

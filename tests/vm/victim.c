@@ -416,6 +416,39 @@ static void victim_serial(char **args)
 	}
 }
 
+/* Of a call: its result, or minus its errno. */
+static long result(long rc)
+{
+	return rc < 0 ? -errno : rc;
+}
+
+/*
+ * Makes the same calls over and over, every 50 ms or as many as the argument says, and
+ * prints what it gets.  path: of the file that it opens, which is not there.
+ */
+static void victim_caller(char **args)
+{
+	static char path[64] = "/tmp/not there";
+	static char buf[16];
+	int ms = args[0] ? atoi(args[0]) : 50;
+
+	prctl(PR_SET_NAME, "caller");
+	printf("pid=%d path=%p\n", getpid(), (void *)path);
+	for (unsigned long i = 0;; i++) {
+		long parent = result(syscall(SYS_getppid));
+		long control = result(syscall(SYS_ioctl, 0, 0x89f1, buf));
+		int fd = (int)result(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY));
+		long n = fd < 0 ? fd : result(syscall(SYS_read, fd, buf, sizeof(buf)));
+
+		if (fd >= 0)
+			close(fd);
+		printf("round=%lu getppid=%ld ioctl=%ld openat=%d read=%ld\n", i, parent, control, fd,
+		       n);
+		fflush(stdout);
+		usleep(1000 * ms);
+	}
+}
+
 /* Maps a file twice, shared and private, read-only, and does not touch it. */
 static void victim_mapped(char **args)
 {
@@ -474,6 +507,7 @@ static const struct {
 } kinds[] = {
 	{"area", victim_area},
 	{"argv", victim_argv},
+	{"caller", victim_caller},
 	{"churn", victim_churn},
 	{"code", victim_code},
 	{"comm", victim_comm},

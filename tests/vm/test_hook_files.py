@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: MIT
+"""hooks/ of a real guest: from a filter's words to what a process gets, and back.
+
+What the module does with calls of all kinds is in test_hook_calls.py.
+"""
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Kit, booted
+from hooks import Hook
+from lab import Guest
+from world import Mount, wait_for
+
+pytestmark = [pytest.mark.vm("system calls need a guest"), pytest.mark.limit(120)]
+
+
+class Caller:
+    """victim.c's caller, which tells what it gets."""
+
+    def __init__(self, guest: Guest, ms: int = 50) -> None:
+        self._guest = guest
+        self.pid, self.values = guest.victim("caller", str(ms))
+
+    def rounds(self) -> int:
+        return self._guest.output(self.pid).count(b"\nround=")
+
+    def last(self, name: str) -> int:
+        return int(re.findall(rf"\b{name}=(-?\d+)".encode(), self._guest.output(self.pid))[-1])
+
+    def goes_on(self) -> None:
+        """It makes calls, as though there were no hooks."""
+        before = self.rounds()
+        wait_for(lambda: self.rounds() > before + 1)
+        assert self.last("ioctl") == -25 and self.last("openat") == -2
+
+    def kill(self) -> None:
+        self._guest.kill(self.pid)
+
+
+@pytest.fixture
+def caller(guest: Guest) -> Caller:
+    return Caller(guest)
+
+
+@pytest.fixture
+def hook(mount: Mount) -> Iterator[Hook]:
+    hook = Hook(mount.mnt)
+    yield hook
+    if hook.dir.exists():
+        hook.remove()
+
+
+def test_a_caller_gets_the_result_that_a_reply_says(hook: Hook, caller: Caller) -> None:
+    with hook.events() as events:
+        hook.filter(f"getppid return pid=={caller.pid}")
+        event = events.next()
+        assert (event["call"], event["comm"], event["pid"]) == ("getppid", "caller",
+                                                                str(caller.pid))
+        assert int(event["retval"]) == caller.last("getppid")
+        hook.write("reply", f"{event['id']} retval=4242\n")
+        wait_for(lambda: caller.last("getppid") == 4242)
+    caller.goes_on()
+
+
+def test_a_call_that_is_skipped_is_not_made(hook: Hook, caller: Caller) -> None:
+    with hook.events() as events:
+        hook.filter("ioctl enter return arg1==0x89f1 comm=caller")
+        entered = events.next()
+        assert (entered["phase"], entered["arg1"]) == ("enter", "0x89f1")
+        hook.write("reply", f"{entered['id']} skip\n")
+        returned = events.next()
+        assert (returned["phase"], returned["retval"], returned["skipped"]) == ("return", "0", "1")
+        hook.write("reply", f"{returned['id']} continue\n")
+        wait_for(lambda: caller.last("ioctl") == 0)
+    caller.goes_on()
+
+
+def test_a_program_that_needs_an_ioctl_gets_it(mount: Mount, caller: Caller) -> None:
+    """The example of the manual page, by a shell."""
+    hook = Hook(mount.mnt, "raeth")
+    script = ("echo 'ioctl return arg1==0x89f1 comm=caller retval<0' > filter; "
+              "while read -r line; do eval \"$line\"; echo \"$id retval=0\" > reply; done < events")
+    with subprocess.Popen(["sh", "-c", script], cwd=hook.dir) as shell:
+        wait_for(lambda: caller.last("ioctl") == 0)
+        hook.remove()  # the end of events, and so of the loop
+        assert shell.wait(20) == 0
+    caller.goes_on()
+
+
+def test_memory_can_be_changed_while_a_call_waits(mount: Mount, hook: Hook, guest: Guest,
+                                                  caller: Caller) -> None:
+    guest.run("echo hello >/tmp/is-there", check=True)
+    with hook.events() as events:
+        hook.filter('openat enter str(arg1)=="/tmp/not there"')
+        event = events.next()
+        assert int(event["arg1"], 16) == caller.values["path"]
+        text = mount.mnt / "pid" / event["pid"] / "str" / event["arg1"]
+        assert text.read_text() == "/tmp/not there\n"
+        text.write_text("/tmp/is-there\n")
+        hook.write("reply", f"{event['id']} continue\n")
+        wait_for(lambda: caller.last("openat") >= 0 and caller.last("read") == 6)
+        # It opens the other file now, which is not meant.
+        assert not events.ready(0.3)
+
+
+def test_registers_are_those_of_the_caller(mount: Mount, hook: Hook, caller: Caller) -> None:
+    with hook.events() as events:
+        hook.filter(f"getppid trace regs tid=={caller.pid}")
+        event = events.next()
+        assert event["id"] == "0"
+
+    def mapping(addr: int) -> str:
+        for line in (mount.mnt / "pid" / str(caller.pid) / "maps").read_text().splitlines():
+            start, end = (int(x, 16) for x in line.split()[0].split("-"))
+            if start <= addr < end:
+                return line
+        return ""
+
+    assert "[stack]" in mapping(int(event["sp"], 16))
+    assert " r-xp " in mapping(int(event["pc"], 16))
+
+
+@pytest.mark.parametrize("tests, matches", [
+    ("retval==-25", True), ("retval<0", True), ("retval==-4095..-1", True), ("retval>=0", False),
+    ("arg0==0", True), ("arg0!=0", False), ("arg1 & 0xff00 == 0x8900", True), ("arg1 & 8", False),
+    ("not arg0==1 and (arg1==1 or arg1==0x89f1)", True), ("comm^=call", True),
+    ("comm$=call", False), ("comm*=alle", True), ("uid==0", True), ("compat==0", True),
+    ("compat==1", False), ("str(arg2)==x", False), ("str(arg2)!=x", True), ("nr==0..1000", True),
+    ("str(arg0)==x", False), ("str(arg0)!=x", False), ("not str(arg0)==x", False)])
+def test_a_filter_means_the_calls_that_it_says(hook: Hook, caller: Caller, tests: str,
+                                               matches: bool) -> None:
+    with hook.events() as events:
+        hook.filter(f"ioctl return trace pid=={caller.pid} {tests}")
+        before = caller.rounds()
+        wait_for(lambda: caller.rounds() > before + 2)
+        assert events.ready(1 if matches else 0.1) == matches
+        assert bool(hook.stats()["matched"]) == matches
+
+
+def test_every_call_respects_the_filter(hook: Hook, caller: Caller) -> None:
+    with hook.events() as events:
+        hook.filter(f"* trace return pid=={caller.pid}")
+        seen = set()
+        while not {"getppid", "ioctl", "openat", "write"} <= seen:
+            event = events.next()
+            assert event["pid"] == str(caller.pid)
+            seen.add(event["call"])
+    caller.goes_on()
+
+
+def test_a_reply_that_never_comes_is_timed_out(hook: Hook, caller: Caller) -> None:
+    hook.write("timeout", "0.2")
+    with hook.events() as events:
+        hook.filter(f"getppid pid=={caller.pid}")
+        event = events.next()
+        wait_for(lambda: hook.stats()["timed_out"] >= 2)
+        assert hook.errno("reply", f"{event['id']} retval=1\n") == "ESRCH"
+        caller.goes_on()
+
+
+def test_a_process_that_waits_can_be_killed(hook: Hook, guest: Guest, caller: Caller) -> None:
+    hook.write("timeout", "3600")
+    with hook.events() as events:
+        hook.filter(f"getppid pid=={caller.pid}")
+        event = events.next()
+        caller.kill()
+        wait_for(lambda: guest.run(["test", "-d", f"/proc/{caller.pid}"]).rc != 0)
+        assert hook.errno("reply", f"{event['id']} continue\n") == "ESRCH"
+        assert hook.stats()["killed"] == 1
+
+
+@pytest.mark.parametrize("how", ["close", "remove", "disable", "trace"])
+def test_calls_go_on_when_nobody_handles_them_any_more(hook: Hook, caller: Caller,
+                                                       how: str) -> None:
+    hook.write("timeout", "3600")
+    with hook.events() as events:
+        hook.filter(f"getppid pid=={caller.pid}")
+        events.next()
+        before = caller.rounds()
+        time.sleep(0.3)
+        assert caller.rounds() <= before + 1
+        if how == "close":
+            events.close()
+        elif how == "remove":
+            hook.remove()
+        elif how == "disable":
+            hook.write("enabled", "0")
+        else:
+            hook.filter(f"getppid trace pid=={caller.pid}")
+        caller.goes_on()
+        if how != "remove":
+            assert hook.stats()["abandoned"] == 1
+
+
+def test_calls_go_on_when_the_daemon_is_killed(guest: Guest, daemon: Path, caller: Caller) -> None:
+    mount = Mount(daemon, guest.hm_socket)
+    try:
+        hook = Hook(mount.mnt)
+        hook.write("timeout", "3600")
+        with hook.events() as events:
+            hook.filter(f"getppid pid=={caller.pid}")
+            events.next()
+            mount.process.kill()
+            mount.process.wait()
+        caller.goes_on()
+    finally:
+        mount.close()
+
+
+@pytest.mark.daemon_talks
+def test_hooks_are_set_again_when_the_module_is(mount: Mount, hook: Hook, guest: Guest,
+                                                caller: Caller) -> None:
+    hook.write("timeout", "3600")
+    with hook.events() as events:
+        hook.filter(f"getppid pid=={caller.pid}")
+        event = events.next()
+        guest.run("rmmod hypermem", check=True)
+        caller.goes_on()
+        guest.run("insmod /hypermem.ko", check=True)
+        again = events.next()
+        assert again["pid"] == str(caller.pid)
+        assert hook.errno("reply", f"{event['id']} continue\n") == "ESRCH" or \
+            event["id"] == again["id"]
+        assert hook.stats()["abandoned"] == 1
+    caller.goes_on()
+
+
+@pytest.mark.daemon_talks
+@pytest.mark.limit(180)
+def test_hooks_are_set_again_after_a_reboot(kit: Kit, daemon: Path) -> None:
+    with booted(kit) as guest, Mount(daemon, guest.hm_socket) as mount:
+        hook = Hook(mount.mnt)
+        with hook.events() as events:
+            hook.filter("getppid trace comm=caller")
+            Caller(guest)
+            events.next()
+            guest.reboot()
+            Caller(guest)
+            end = time.monotonic() + 60
+            while not events.ready(1):
+                assert time.monotonic() < end
+            assert events.next()["comm"] == "caller"
+
+
+def test_small_reads_do_not_wait_behind_events(mount: Mount, hook: Hook, caller: Caller) -> None:
+    comm = mount.mnt / "pid" / str(caller.pid) / "comm"
+    hook.write("timeout", "3600")
+    with hook.events() as events:
+        hook.filter(f"getppid pid=={caller.pid}")
+        events.next()
+        for _ in range(50):
+            assert comm.read_bytes() == b"caller\n"
+
+
+def test_hooks_come_and_go_under_load(mount: Mount, guest: Guest, seconds: float) -> None:
+    callers = [Caller(guest, 1) for _ in range(4)]
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def churn(name: str) -> None:
+        try:
+            while not stop.is_set():
+                hook = Hook(mount.mnt, name)
+                with hook.events() as events:
+                    hook.filter("getppid,ioctl enter return comm=caller")
+                    for _ in range(4):
+                        hook.write("reply", events.line().split()[0][3:] + b" continue\n")
+                if name[-1] in "02":
+                    hook.filter("openat trace comm=caller")
+                hook.remove()
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=churn, args=(f"h{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    # Between two of a line's bytes another hook may have let the call go: that is no failure.
+    assert not [f for f in failures if not isinstance(f, ProcessLookupError)], failures
+    for caller in callers:
+        caller.goes_on()
+        with contextlib.suppress(Exception):
+            guest.kill(caller.pid, signal.SIGKILL)
