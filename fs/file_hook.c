@@ -9,6 +9,7 @@
 
 #include "fs/hook_filter.h"
 #include "fs/hooks.h"
+#include "fs/number.h"
 
 #define FILTER_MAX 4096		/* bytes of a filter's text */
 #define TIMEOUT_DIGITS_MAX 16	/* bytes of a timeout's */
@@ -16,12 +17,6 @@
 int hmfs_hook_open(struct hmfs_file *file)
 {
 	return hmfs_hooks_find(file->fs->hooks, file->node.hook, &file->hook);
-}
-
-/* Without the newline that echo puts behind it. */
-static size_t line_size(const char *text, size_t size)
-{
-	return size && text[size - 1] == '\n' ? size - 1 : size;
 }
 
 static void append(GByteArray *text, const char *line)
@@ -124,7 +119,7 @@ ssize_t hmfs_enabled_write(struct hmfs_file *file, const void *buf, size_t size,
 	const char *text = buf;
 	int rc;
 
-	if (offset != 0 || line_size(text, size) != 1 || (text[0] != '0' && text[0] != '1'))
+	if (offset != 0 || hmfs_line_size(text, size) != 1 || (text[0] != '0' && text[0] != '1'))
 		return -EINVAL;
 	rc = hm_hook_set_enabled(file->hook->hook, text[0] == '1');
 	return rc < 0 ? rc : (ssize_t)size;
@@ -176,7 +171,7 @@ ssize_t hmfs_timeout_write(struct hmfs_file *file, const void *buf, size_t size,
 
 	if (offset != 0)
 		return -EINVAL;
-	rc = timeout_parse(buf, line_size(buf, size), &ms);
+	rc = timeout_parse(buf, hmfs_line_size(buf, size), &ms);
 	if (rc == 0)
 		rc = hm_hook_set_timeout(file->hook->hook, ms);
 	return rc < 0 ? rc : (ssize_t)size;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "fs/node.h"
+#include "fs/number.h"
 
 /* A string is not longer, without its NUL. */
 #define STR_MAX		(1024 * 1024)
@@ -27,30 +28,6 @@ static const struct number_type {
 	[HMFS_LONG] = { .size = 8, .is_signed = true },
 	[HMFS_PTR] = { .hex = true },
 };
-
-int hmfs_number_parse(const char *text, size_t size, uint64_t *ret)
-{
-	bool hex = size > 2 && text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
-	unsigned int base = hex ? 16 : 10;
-	bool overflow = false;
-	uint64_t number = 0;
-
-	/* A leading zero would be octal to some. */
-	if (size == 0 || (!hex && text[0] == '0' && size > 1))
-		return -EINVAL;
-	for (size_t i = hex ? 2 : 0; i < size; i++) {
-		int digit = g_ascii_xdigit_value(text[i]);
-
-		if (digit < 0 || (unsigned int)digit >= base)
-			return -EINVAL;
-		overflow |= number > (UINT64_MAX - (unsigned int)digit) / base;
-		number = number * base + (unsigned int)digit;
-	}
-	if (overflow)
-		return -ERANGE;
-	*ret = number;
-	return 0;
-}
 
 /* The number as it is in memory: its lower `size` bytes. */
 static int number_parse(const struct number_type *type, size_t size, const char *text, size_t n,
@@ -126,12 +103,6 @@ ssize_t hmfs_number_read(struct hmfs_file *file, void *buf, size_t size, off_t o
 	return hmfs_text_read_made(file, buf, size, offset, number_make);
 }
 
-/* Without the newline that echo puts behind it. */
-static size_t line_size(const char *text, size_t size)
-{
-	return size && text[size - 1] == '\n' ? size - 1 : size;
-}
-
 ssize_t hmfs_number_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset)
 {
 	const struct number_type *type = &number_types[file->node.row->arg];
@@ -143,7 +114,7 @@ ssize_t hmfs_number_write(struct hmfs_file *file, const void *buf, size_t size, 
 		return -EINVAL;
 	rc = number_size(file, &number_bytes);
 	if (rc == 0)
-		rc = number_parse(type, number_bytes, buf, line_size(buf, size), &number);
+		rc = number_parse(type, number_bytes, buf, hmfs_line_size(buf, size), &number);
 	if (rc == 0)
 		rc = hm_client_write_number(file->fs->client, file->who, file->node.addr,
 					    number_bytes, number);
@@ -171,7 +142,7 @@ ssize_t hmfs_str_read(struct hmfs_file *file, void *buf, size_t size, off_t offs
 
 ssize_t hmfs_str_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset)
 {
-	size_t n = line_size(buf, size);
+	size_t n = hmfs_line_size(buf, size);
 	g_autofree char *str = NULL;
 	ssize_t done;
 

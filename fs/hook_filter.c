@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "fs/hook_filter.h"
-#include "fs/node.h"
+#include "fs/number.h"
 
 #define DEPTH_MAX 64	/* parentheses and nots within one another */
 #define COMM_MAX 15	/* bytes of comm, without its NUL */
@@ -178,21 +178,6 @@ static int emit_step(struct parser *p, const char *at, enum HYPER_TEST step)
 }
 
 /* -- values ---------------------------------------------------------------------------------- */
-
-int hmfs_signed_parse(const char *text, size_t size, uint64_t *ret, bool *ret_negative)
-{
-	bool negative = size && text[0] == '-';
-	uint64_t number;
-	int rc = hmfs_number_parse(text + negative, size - negative, &number);
-
-	if (rc < 0)
-		return rc;
-	if (negative && number > (uint64_t)INT64_MAX + 1)
-		return -ERANGE;
-	*ret = negative ? -number : number;
-	*ret_negative = negative && number;
-	return 0;
-}
 
 static int number_parse(struct parser *p, const char *at, size_t size, const char *what,
 			uint64_t *ret, bool *ret_negative)

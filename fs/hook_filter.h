@@ -24,12 +24,6 @@ struct hmfs_filter_error {
 int hmfs_filter_parse(const char *text, size_t size, struct hm_filter *ret,
 		      struct hmfs_filter_error *ret_error);
 
-/*
- * A number: decimal, or hexadecimal after 0x, perhaps with a minus sign, from -2^63 to
- * 2^64 - 1.  -EINVAL: it is none; -ERANGE: it is too large.
- */
-int hmfs_signed_parse(const char *text, size_t size, uint64_t *ret, bool *ret_negative);
-
 /* The text, and below it where it is wrong and why; g_free() it. */
 char *hmfs_filter_complaint(const char *text, size_t size, const struct hmfs_filter_error *error);
 

@@ -9,9 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "fs/hook_filter.h"
 #include "fs/hook_line.h"
-#include "fs/node.h"
+#include "fs/number.h"
 
 static void print(GByteArray *text, const char *format, ...) G_GNUC_PRINTF(2, 3);
 

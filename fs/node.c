@@ -11,6 +11,7 @@
 
 #include "fs/hooks.h"
 #include "fs/node.h"
+#include "fs/number.h"
 
 static int pid_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);
 static int pid_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);

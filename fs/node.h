@@ -189,8 +189,6 @@ ssize_t hmfs_number_write(struct hmfs_file *file, const void *buf, size_t size, 
 ssize_t hmfs_str_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
 ssize_t hmfs_str_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset);
 ssize_t hmfs_bits_read(struct hmfs_file *file, void *buf, size_t size, off_t offset);
-/* Decimal, or hexadecimal after 0x; no sign.  -EINVAL: it is no number; -ERANGE: above 2^64. */
-int hmfs_number_parse(const char *text, size_t size, uint64_t *ret);
 
 /* hooks.c: hooks */
 int hmfs_hooks_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *ret);

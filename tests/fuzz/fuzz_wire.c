@@ -21,6 +21,8 @@
 #include <unistd.h>
 
 #include "bridge/client.h"
+#include "bridge/hook_client.h"
+#include "bridge/hooks.h"
 #include "bridge/trace.h"
 #include "tests/fuzz/fuzz_wire.h"
 
@@ -89,6 +91,34 @@ static void fuzz_hold(const uint8_t *data, size_t size)
 	check(sum == hold->size && sum <= HYPERMEM_TRANSLATE_PAGES * 4096ULL);
 }
 
+/* A register's name, and a call's, are words of a shell without quotes. */
+static void check_word(const char *word, size_t size)
+{
+	check(*word && strnlen(word, size) < size);
+	for (; *word; word++)
+		check(g_ascii_isalnum(*word) || *word == '_');
+}
+
+static void fuzz_events(const uint8_t *data, size_t size)
+{
+	struct hm_hook_counts counts;
+	struct hm_event *event;
+	size_t used;
+
+	hm_hook_counts_decode(data, size, &counts);
+	for (; hm_event_decode(data, size, &event, &used) == 0; data += used, size -= used) {
+		check(used && used <= size && event->id && event->n_regs <= HYPER_REGS_MAX);
+		check(event->pid > 0 && event->pid < HYPERMEM_PID_MAX);
+		check(strnlen(event->comm, sizeof(event->comm)) < sizeof(event->comm));
+		check_word(event->call, sizeof(event->call));
+		for (uint16_t i = 0; i < event->n_regs; i++) {
+			check_word(event->regs[i].name, sizeof(event->regs[i].name));
+			check(g_ascii_islower(event->regs[i].name[0]));
+		}
+		g_free(event);
+	}
+}
+
 static void fuzz_records(const uint8_t *data, size_t size)
 {
 	struct hm_guest guest;
@@ -116,6 +146,7 @@ static void fuzz_records(const uint8_t *data, size_t size)
 	if (hm_ram_decode(data, MIN(size, sizeof(struct hypermem_ram)), &ram) == 0)
 		check(ram.start <= ram.proof && ram.proof < ram.end);
 	fuzz_hold(data, size);
+	fuzz_events(data, size);
 }
 
 static void fuzz_headers(const uint8_t *data, size_t size)
@@ -259,6 +290,29 @@ static gpointer guest_thread(gpointer arg)
 
 /* -- the host's end -------------------------------------------------------------------------- */
 
+/* A hook that is set, asked about, and gone; its thread waits for events all the while. */
+static void fuzz_hook(struct hm_hooks *hooks)
+{
+	struct hm_filter filter = { .flags = HYPER_HOOK_ENTER, .names_size = 2, .names = "x" };
+	const struct hm_verdict verdict = { .flags = HYPER_VERDICT_SKIP };
+	struct hm_event *event = NULL;
+	struct hm_hook_stats stats;
+	struct hm_hook *hook;
+
+	if (hm_hook_new(hooks, &hook) != 0)
+		return;
+	if (hm_hook_attend(hook, NULL, NULL) == 0) {
+		hm_hook_set_filter(hook, &filter);
+		if (hm_hook_next(hook, &event) == 0)
+			hm_hook_reply(hook, event->id, &verdict);
+		g_free(event);
+		hm_hook_stats(hook, &stats);
+		hm_hook_leave(hook);
+	}
+	hm_hook_remove(hook);
+	hm_hook_free(hook);
+}
+
 static void fuzz_call(struct hm_client *client, uint8_t which)
 {
 	struct hm_who who = { .pid = 42, .stamp = 7 };
@@ -359,11 +413,18 @@ static void fuzz_client(const uint8_t *data, size_t size)
 	GThread *thread = g_thread_new("guest", guest_thread, &run);
 	struct hm_client *client;
 	struct hm_refusal refusal;
+	struct hm_hooks *hooks;
 
 	if (hm_client_open(&config, &refusal, &client) == 0) {
 		check(hm_client_start(client) == 0);
+		hooks = hm_hooks_new(client);
 		for (size_t i = 0; i < sizeof(calls); i++)
-			fuzz_call(client, calls[i]);
+			if (calls[i] % 13 == 12)
+				fuzz_hook(hooks);
+			else
+				fuzz_call(client, calls[i]);
+		hm_client_stop(client);
+		hm_hooks_free(hooks);
 		hm_client_close(client);
 	}
 	g_atomic_int_set(&run.stop, 1);
@@ -391,6 +452,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	g_log_set_default_handler(ignore, NULL);
 	fuzz_headers(data, size);
 	fuzz_records(data, size);
+	fuzz_words(data, size);
 	fuzz_client(data, size);
 	return 0;
 }

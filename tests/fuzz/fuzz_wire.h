@@ -7,6 +7,8 @@
 #include <stdint.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+/* fuzz_words.c: a part of it. */
+void fuzz_words(const uint8_t *data, size_t size);
 /* Removes the socket. */
 void fuzz_wire_deinit(void);
 
