@@ -3,8 +3,8 @@
  * hook_event: events on their way to the host.  See hook.h.
  *
  * They go into a ring, as they will be on the wire, and from there into the answers to the
- * host's WAITs.  A task that waits for the host sends its event itself; others let a
- * few come together.
+ * host's WAITs.  That is a worker's business: the link may be full, and no task shall wait
+ * for a host that does not read.  If no task waits for an answer, a few come together.
  */
 #include <linux/jiffies.h>
 #include <linux/mm.h>
@@ -104,20 +104,17 @@ static void events_flush(struct work_struct *work)
 	events_send(container_of(to_delayed_work(work), struct hook_home, flush));
 }
 
-static void events_send_soon(struct hook_home *home)
-{
-	spin_lock(&home->lock);
-	if (home->events)
-		schedule_delayed_work(&home->flush, FLUSH_DELAY);
-	spin_unlock(&home->lock);
-}
-
 void hook_event_send(struct hook_home *home, bool now)
 {
-	if (now || READ_ONCE(home->used) > RING_URGENT)
-		events_send(home);
-	else if (!delayed_work_pending(&home->flush))
-		events_send_soon(home);
+	now = now || READ_ONCE(home->used) > RING_URGENT;
+	if (!now && delayed_work_pending(&home->flush))
+		return;
+	spin_lock(&home->lock);
+	if (home->events && now)
+		mod_delayed_work(home->link->wq, &home->flush, 0);
+	else if (home->events)
+		queue_delayed_work(home->link->wq, &home->flush, FLUSH_DELAY);
+	spin_unlock(&home->lock);
 }
 
 void hook_events_init(struct hook_home *home)

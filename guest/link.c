@@ -39,9 +39,6 @@ void hypermem_link_deinit(struct hypermem_link *link)
 {
 	hypermem_link_reset(link);
 	destroy_workqueue(link->wq);
-	/* A task that waited for the host may be at work on its own answer to a WAIT. */
-	while (atomic_read(&link->inflight))
-		msleep(1);
 	hypermem_hooks_deinit(link);
 	kvfree(link->spare);
 }
