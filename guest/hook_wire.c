@@ -32,7 +32,7 @@ static int hook_head_decode(const struct hypermem_request *request, struct hook 
 	head->n_tests = le16_to_cpu(raw.tests);
 	head->names_size = le16_to_cpu(raw.names_size);
 	head->text_size = le16_to_cpu(raw.text_size);
-	if (!head->number || head->number != request->header.addr ||
+	if (raw.reserved || !head->number || head->number != request->header.addr ||
 	    head->flags & ~HOOK_FLAGS || !(head->flags & (HYPER_HOOK_ENTER | HYPER_HOOK_RETURN)) ||
 	    !head->timeout_ms || head->timeout_ms > HYPER_TIMEOUT_MAX_MS ||
 	    head->n_tests > HYPER_TESTS_MAX || !head->names_size ||
@@ -44,7 +44,7 @@ static int hook_head_decode(const struct hypermem_request *request, struct hook 
 	return 0;
 }
 
-static void hook_test_decode(const u8 *bytes, struct hook_test *ret)
+static int hook_test_decode(const u8 *bytes, struct hook_test *ret)
 {
 	struct hypermem_test raw;
 
@@ -58,12 +58,14 @@ static void hook_test_decode(const u8 *bytes, struct hook_test *ret)
 		.a = le64_to_cpu(raw.a),
 		.b = le64_to_cpu(raw.b),
 	};
+	return raw.reserved ? -EINVAL : 0;
 }
 
 int hypermem_hook_decode(const struct hypermem_request *request, struct hook **ret)
 {
 	const u8 *bytes = request->data + sizeof(struct hypermem_hook);
 	struct hook head = { }, *hook;
+	int rc = 0;
 	char *names;
 	u32 i;
 
@@ -74,18 +76,26 @@ int hypermem_hook_decode(const struct hypermem_request *request, struct hook **r
 	if (!hook)
 		return -ENOMEM;
 	*hook = head;
-	for (i = 0; i < hook->n_tests; i++, bytes += sizeof(struct hypermem_test))
-		hook_test_decode(bytes, &hook->tests[i]);
+	for (i = 0; i < hook->n_tests && !rc; i++, bytes += sizeof(struct hypermem_test))
+		rc = hook_test_decode(bytes, &hook->tests[i]);
 	names = (char *)&hook->tests[hook->n_tests];
 	memcpy(names, bytes, hook->names_size + hook->text_size);
 	hook->names = names;
 	hook->text = names + hook->names_size;
-	if (hook->names[hook->names_size - 1]) {
+	if (rc || hook->names[hook->names_size - 1]) {
 		kfree(hook);
 		return -EINVAL;
 	}
 	*ret = hook;
 	return 0;
+}
+
+/* ERESTARTSYS to ERESTART_RESTARTBLOCK are between functions of the kernel. */
+static bool verdict_is_for_programs(const struct hook_verdict *verdict)
+{
+	s64 retval = verdict->retval;
+
+	return !(verdict->flags & HYPER_VERDICT_RETVAL) || retval > -512 || retval < -516;
 }
 
 int hypermem_verdict_decode(const struct hypermem_request *request, struct hook_verdict *ret)
@@ -100,7 +110,9 @@ int hypermem_verdict_decode(const struct hypermem_request *request, struct hook_
 	ret->retval = le64_to_cpu(raw.retval);
 	for (i = 0; i < ARRAY_SIZE(ret->args); i++)
 		ret->args[i] = le64_to_cpu(raw.args[i]);
-	return ret->flags & ~VERDICT_FLAGS ? -EINVAL : 0;
+	if (raw.reserved || ret->flags & ~VERDICT_FLAGS)
+		return -EINVAL;
+	return verdict_is_for_programs(ret) ? 0 : -EINVAL;
 }
 
 void hypermem_put_counts(struct hypermem_request *request, const struct hook_counts *counts)

@@ -477,7 +477,8 @@ struct hypermem_reg {
 				 HYPER_REGS_MAX * sizeof(struct hypermem_reg))
 
 #define HYPER_VERDICT_SKIP	0x1	/* entered: do not make the call */
-#define HYPER_VERDICT_RETVAL	0x2	/* its result is `retval`; entered: skip it, too */
+/* Its result is `retval`; entered: skip it, too.  -516 to -512 are no results: EINVAL. */
+#define HYPER_VERDICT_RETVAL	0x2
 #define HYPER_VERDICT_ARG(k)	(0x100U << (k))	/* entered: argument k is args[k] */
 
 struct hypermem_verdict {
