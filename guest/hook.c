@@ -159,10 +159,10 @@ static int hook_install(struct hook_home *home, struct hook *hook)
 	hook->home = home;
 	rc = hook_probes_find(hook);
 	if (!rc)
-		rc = hook_probes_change(hook, NULL);
+		rc = hook_probes_change(hook, old);
 	if (rc) {
 		WRITE_ONCE(hook->gone, true);
-		hook_probes_change(NULL, hook);
+		hook_probes_change(old, hook);
 		return rc;
 	}
 	hook_get(hook);

@@ -94,7 +94,9 @@ struct hook_probe {
 	refcount_t refs;
 	struct kprobe kprobe;
 	struct hook_set __rcu *set;	/* NULL: the probe is gone, or about to be */
-	bool exits;			/* the call never returns */
+	bool leaves;			/* the call never returns */
+	bool gone;			/* no task comes by any more; under the frames' lock */
+	bool renames;			/* the call may change who the caller is */
 	const char *call;		/* the symbol without prefix */
 	const struct hook_symbol *symbol;
 	void *function;			/* to make the call */
@@ -115,7 +117,8 @@ struct hook_frame {
 	struct hlist_node waiting;	/* by id */
 	struct task_struct *task;
 	struct hook_probe *probe;
-	bool exits;			/* nobody will release it; has a reference to task */
+	bool leaves;			/* the task will not come back: released as it comes by */
+	bool woken;			/* by hook_frames_exit(), without a signal */
 
 	u32 nr;
 	bool compat;
@@ -200,15 +203,17 @@ int hook_frames_init(void);
 /* Waits until no task is in a frame; those that sleep in their call are woken up. */
 void hook_frames_exit(void);
 /* In the probe's handler: the task is in a frame, so this is the call itself. */
-bool hook_frame_passes(void);
+bool hook_frame_passes(const struct hook_probe *probe);
 /* NULL: there is none at hand. */
 struct hook_frame *hook_frame_take(struct hook_probe *probe);
 struct hook_frame *hook_frame_current(void);
 /* More for others, in process context. */
 void hook_frames_refill(void);
 void hook_frame_release(struct hook_frame *frame);
-/* The task is about to end in its call: the frame is released when it has. */
-void hook_frame_exits(struct hook_frame *frame);
+/* The task is about to make a call that does not return.  The frame is not the caller's any more. */
+void hook_frame_leave(struct hook_frame *frame);
+/* The probe has been taken away. */
+void hook_frames_forget(struct hook_probe *probe);
 
 /* From now on the frame can be found by its id; -ESRCH: the hook has gone. */
 int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id);
@@ -221,6 +226,8 @@ void hook_frames_abandon(const struct hook *hook);
 /* hook_call.c */
 /* Where probes send the call: the same arguments, the same result. */
 void *hook_call_entry(void);
+/* The call as the caller has made it.  Some architectures fetch arguments from its stack. */
+void hook_call_look(struct hook_frame *frame);
 
 /* hook_event.c */
 void hook_events_init(struct hook_home *home);
@@ -228,7 +235,7 @@ void hook_events_init(struct hook_home *home);
 int hook_events_open(struct hook_home *home);
 /* false: it has no room. */
 bool hook_event_put(struct hook_home *home, const struct hook_event *event);
-/* Answer the host's WAITs, now or soon. */
+/* Have the host's WAITs answered, now or soon. */
 void hook_event_send(struct hook_home *home, bool now);
 /* Answer nobody any more, and forget the events. */
 void hook_events_close(struct hook_home *home);

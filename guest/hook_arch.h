@@ -10,6 +10,7 @@
 #define HYPERMEM_HOOK_ARCH_H
 
 #include <linux/bits.h>
+#include <linux/compat.h>
 #include <linux/kprobes.h>
 #include <linux/linkage.h>
 #include <linux/ptrace.h>
@@ -100,7 +101,11 @@ static const struct hook_reg hook_regs[] __maybe_unused = {
 
 #elif defined(CONFIG_MIPS)
 
-#define HOOK_PREFIXES "sys_", "compat_sys_", "sys32_", "__sys_", "sysn32_", "__sys32_"
+/* Not __sys_: some calls begin with such a function, which finds registers by the stack. */
+#define HOOK_PREFIXES "sys_", "compat_sys_", "sys32_", "sysn32_"
+
+/* They go to the program by themselves. */
+#define HOOK_LEAVING "sigreturn", "rt_sigreturn",
 
 static const struct hook_reg hook_regs[] __maybe_unused = {
 	REG("sp", regs[29]), REG("pc", cp0_epc), REG("ra", regs[31]),
@@ -183,6 +188,25 @@ static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int 
 static const struct hook_reg hook_regs[] __maybe_unused = { };
 
 #endif
+
+/* Besides those that end the task: calls that never return to who has called the function. */
+#ifndef HOOK_LEAVING
+#define HOOK_LEAVING
+#endif
+
+/* Arguments have 32 bits, whatever is above them in the registers. */
+static inline bool hook_args_are_32(void)
+{
+#if !defined(CONFIG_64BIT) || !defined(CONFIG_COMPAT)
+	return false;
+#elif defined(CONFIG_X86)
+	return in_ia32_syscall();
+#elif defined(CONFIG_MIPS)
+	return test_thread_flag(TIF_32BIT_REGS);
+#else
+	return in_compat_syscall();
+#endif
+}
 
 static inline u64 hook_reg_value(const struct pt_regs *regs, const struct hook_reg *reg)
 {

@@ -13,6 +13,7 @@
 #include <linux/jiffies.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/string.h>
 #include <linux/timekeeping.h>
 #include <asm/syscall.h>
 
@@ -176,8 +177,7 @@ static bool call_is_restarted(long result)
 	return result <= -RESTART_FIRST && result >= -RESTART_LAST;
 }
 
-/* As it was when it came, but now arguments can be fetched from wherever they are. */
-static void call_look(struct hook_frame *frame)
+void hook_call_look(struct hook_frame *frame)
 {
 	struct pt_regs *regs = current_pt_regs();
 	unsigned long args[6] = { };
@@ -185,7 +185,7 @@ static void call_look(struct hook_frame *frame)
 
 	syscall_get_arguments(current, regs, args);
 	for (k = 0; k < ARRAY_SIZE(args); k++)
-		frame->args[k] = args[k];
+		frame->args[k] = hook_args_are_32() ? (u32)args[k] : args[k];
 	frame->nr = syscall_get_nr(current, regs);
 	frame->compat = in_compat_syscall() && IS_ENABLED(CONFIG_64BIT);
 }
@@ -193,11 +193,42 @@ static void call_look(struct hook_frame *frame)
 static long call_make(struct hook_frame *frame, const unsigned long *words)
 {
 	void *function = frame->probe->function;
-	const struct hook_frame own = *frame;
+	const u8 changed = frame->args_changed;
+	const bool compat = frame->compat;
+	u64 args[ARRAY_SIZE(frame->args)];
 
-	if (frame->probe->exits)
-		hook_frame_exits(frame);	/* it is somebody else's from now on */
-	return hook_function_call(function, words, own.args, own.args_changed, own.compat);
+	memcpy(args, frame->args, sizeof(args));
+	if (frame->probe->leaves)
+		hook_frame_leave(frame);	/* it is somebody else's from now on */
+	return hook_function_call(function, words, args, changed, compat);
+}
+
+/*
+ * Who has been woken for this module to go has had no signal.  Most calls say then that they
+ * are to be made again; these fail, and so may be.
+ */
+static bool call_has_failed_for_us(const struct hook_frame *frame, long result)
+{
+	static const char *const calls[] = {
+		"epoll_", "rt_sigtimedwait", "semop", "semtimedop", "io_getevents", "io_pgetevents",
+		"recv", "accept",
+	};
+	unsigned int i;
+
+	if (result != -EINTR || !READ_ONCE(frame->woken))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		if (!strncmp(frame->probe->call, calls[i], strlen(calls[i])))
+			break;
+	if (i == ARRAY_SIZE(calls))
+		return false;
+	spin_lock_irq(&current->sighand->siglock);
+	recalc_sigpending();
+	spin_unlock_irq(&current->sighand->siglock);
+	if (signal_pending(current))
+		return false;
+	set_thread_flag(TIF_SIGPENDING);	/* on whose way out calls are made again */
+	return true;
 }
 
 static asmlinkage long hook_call(HOOK_WORDS)
@@ -207,9 +238,11 @@ static asmlinkage long hook_call(HOOK_WORDS)
 	long result;
 
 	hook_frames_refill();
-	call_look(frame);
+	hook_call_look(frame);	/* again: now it can wait for memory */
 	call_offer_all(frame, false);
 	result = frame->skipped ? (long)frame->retval : call_make(frame, words);
+	if (call_has_failed_for_us(frame, result))
+		result = -ERESTARTNOINTR;
 	if (call_is_restarted(result)) {
 		call_restarts(frame);
 	} else {

@@ -20,6 +20,8 @@
 
 static int test_check(const struct hook *hook, const struct hook_test *test)
 {
+	if (test->flags & ~(HYPER_TEST_SIGNED | HYPER_TEST_INT))
+		return -EINVAL;
 	if (test->field >= HYPER_FIELD_MAX || test->compare >= HYPER_COMPARE_MAX)
 		return -EINVAL;
 	switch (test->test) {
@@ -147,9 +149,19 @@ static enum hook_match test_user_string(const struct hook *hook, const struct ho
 	return match;
 }
 
+/* It returns as somebody else, perhaps; what it is called by tells nothing of that. */
+static bool test_is_early(const struct hook *hook, const struct hook_test *test,
+			  const struct hook_frame *frame)
+{
+	return frame->probe->renames && (hook->flags & HYPER_HOOK_RETURN) &&
+	       (test->field == HYPER_FIELD_COMM || test->field == HYPER_FIELD_UID);
+}
+
 static enum hook_match test_run(const struct hook *hook, const struct hook_test *test,
 				const struct hook_frame *frame, bool returns, bool deep)
 {
+	if (!deep && test_is_early(hook, test, frame))
+		return HOOK_PERHAPS;
 	if (test->test == HYPER_TEST_NUMBER) {
 		if (test->field == HYPER_FIELD_RETVAL && !returns)
 			return HOOK_PERHAPS;

@@ -10,7 +10,6 @@
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
-#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 
@@ -27,7 +26,6 @@ static unsigned int frames_n_at_hand;
 
 static atomic_t frames_n;		/* taken */
 static atomic_t frames_n_inside;	/* whose task may come back to this module's code */
-static atomic_t frames_n_exit;		/* whose task ends */
 
 static struct hlist_head *frames_of(const struct task_struct *task)
 {
@@ -60,9 +58,29 @@ struct hook_frame *hook_frame_current(void)
 	return frame;
 }
 
-bool hook_frame_passes(void)
+/* Its task will never look for it again.  A probe's own reference is not its last one. */
+static void frame_left(struct hook_frame *frame)
 {
-	return atomic_read(&frames_n) && hook_frame_current();
+	hlist_del(&frame->node);
+	hlist_add_head(&frame->node, &frames_at_hand);
+	frames_n_at_hand++;
+	refcount_dec(&frame->probe->refs);
+	atomic_dec(&frames_n);
+}
+
+bool hook_frame_passes(const struct hook_probe *probe)
+{
+	struct hook_frame *frame;
+	unsigned long flags;
+
+	if (!atomic_read(&frames_n))
+		return false;
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	frame = frame_find(current);
+	if (frame && frame->leaves && frame->probe == probe)
+		frame_left(frame);
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	return frame;
 }
 
 struct hook_frame *hook_frame_take(struct hook_probe *probe)
@@ -105,39 +123,8 @@ static bool frame_keep(struct hook_frame *frame)
 	return keep;
 }
 
-/* Those whose tasks have got so far that they call no function of ours any more, or `all`. */
-static void frames_reap(bool all)
-{
-	struct hook_frame *frame;
-	struct hlist_node *next;
-	unsigned long flags;
-	HLIST_HEAD(gone);
-	unsigned int i;
-
-	if (!atomic_read(&frames_n_exit))
-		return;
-	raw_spin_lock_irqsave(&frames_lock, flags);
-	for (i = 0; i < ARRAY_SIZE(frames_by_task); i++) {
-		hlist_for_each_entry_safe(frame, next, &frames_by_task[i], node) {
-			if (!frame->exits || !(all || (READ_ONCE(frame->task->flags) & PF_EXITING)))
-				continue;
-			hlist_del(&frame->node);
-			hlist_add_head(&frame->node, &gone);
-		}
-	}
-	raw_spin_unlock_irqrestore(&frames_lock, flags);
-	hlist_for_each_entry_safe(frame, next, &gone, node) {
-		atomic_dec(&frames_n);
-		atomic_dec(&frames_n_exit);
-		put_task_struct(frame->task);
-		hook_probe_put(frame->probe);
-		frame_keep(frame);
-	}
-}
-
 void hook_frames_refill(void)
 {
-	frames_reap(false);
 	while (READ_ONCE(frames_n_at_hand) < AT_HAND &&
 	       frame_keep(kmalloc(sizeof(struct hook_frame), GFP_KERNEL)))
 		;
@@ -158,17 +145,40 @@ void hook_frame_release(struct hook_frame *frame)
 	atomic_dec(&frames_n_inside);
 }
 
-/* Until then it must be found: the call comes by the probe. */
-void hook_frame_exits(struct hook_frame *frame)
+/* If there is no probe in its way, no handler will see the task come by. */
+void hook_frame_leave(struct hook_frame *frame)
 {
+	struct hook_probe *probe = frame->probe;
 	unsigned long flags;
+	bool gone;
 
-	get_task_struct(frame->task);
 	raw_spin_lock_irqsave(&frames_lock, flags);
-	frame->exits = true;
+	gone = probe->gone;
+	if (!gone) {
+		frame->leaves = true;
+		atomic_dec(&frames_n_inside);
+	}
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
-	atomic_inc(&frames_n_exit);
-	atomic_dec(&frames_n_inside);
+	if (gone)
+		hook_frame_release(frame);
+}
+
+void hook_frames_forget(struct hook_probe *probe)
+{
+	struct hook_frame *frame;
+	struct hlist_node *next;
+	unsigned long flags;
+	unsigned int i;
+
+	if (!probe->leaves)
+		return;
+	raw_spin_lock_irqsave(&frames_lock, flags);
+	probe->gone = true;
+	for (i = 0; i < ARRAY_SIZE(frames_by_task); i++)
+		hlist_for_each_entry_safe(frame, next, &frames_by_task[i], node)
+			if (frame->leaves && frame->probe == probe)
+				frame_left(frame);
+	raw_spin_unlock_irqrestore(&frames_lock, flags);
 }
 
 int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id)
@@ -251,11 +261,12 @@ int hook_frames_init(void)
 }
 
 /* As the freezer does it: a call that can be interrupted returns to be made again. */
-static void frame_wake(struct task_struct *task)
+static void frame_wake(struct hook_frame *frame)
 {
-	wait_queue_entry_t entry = { .private = task };
+	wait_queue_entry_t entry = { .private = frame->task };
 
-	set_tsk_thread_flag(task, TIF_SIGPENDING);
+	frame->woken = true;
+	set_tsk_thread_flag(frame->task, TIF_SIGPENDING);
 	default_wake_function(&entry, TASK_INTERRUPTIBLE, 0, NULL);
 }
 
@@ -268,7 +279,7 @@ static void frames_wake(void)
 	raw_spin_lock_irqsave(&frames_lock, flags);
 	for (i = 0; i < ARRAY_SIZE(frames_by_task); i++)
 		hlist_for_each_entry(frame, &frames_by_task[i], node)
-			frame_wake(frame->task);
+			frame_wake(frame);
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
 }
 
@@ -287,7 +298,6 @@ void hook_frames_exit(void)
 	}
 	/* They may still be on their way out of here. */
 	synchronize_rcu_tasks();
-	frames_reap(true);
 	hlist_for_each_entry_safe(frame, next, &frames_at_hand, node)
 		kfree(frame);
 	INIT_HLIST_HEAD(&frames_at_hand);

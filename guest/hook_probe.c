@@ -7,7 +7,6 @@
  * post_handler may change the instruction pointer: the kernel then does not turn it
  * into a jump, and has it alone at its function.
  */
-#include <linux/compat.h>
 #include <linux/kprobes.h>
 #include <linux/preempt.h>
 #include <linux/ptrace.h>
@@ -16,7 +15,6 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
-#include <asm/syscall.h>
 
 #include "compat.h"
 #include "hook.h"
@@ -24,19 +22,13 @@
 
 static LIST_HEAD(hook_probes);
 
-/* The call as the caller has made it.  Some architectures fetch arguments from its stack. */
-static void probe_look(struct hook_frame *frame)
-{
-	struct pt_regs *regs = current_pt_regs();
-	unsigned long args[6] = { };
-	unsigned int k;
+/* Calls after which the caller may have another comm, or another uid. */
+static const char *const hook_renaming[] = {
+	"execve", "execveat", "prctl", "setuid", "setreuid", "setresuid", "setuid16",
+	"setreuid16", "setresuid16", NULL,
+};
 
-	syscall_get_arguments(current, regs, args);
-	for (k = 0; k < ARRAY_SIZE(args); k++)
-		frame->args[k] = args[k];
-	frame->nr = syscall_get_nr(current, regs);
-	frame->compat = in_compat_syscall() && IS_ENABLED(CONFIG_64BIT);
-}
+static const char *const hook_leaving[] = { "exit", "exit_group", HOOK_LEAVING NULL };
 
 static bool probe_may_match(const struct hook_set *set, const struct hook_frame *frame)
 {
@@ -67,13 +59,14 @@ static int probe_handle(struct kprobe *kprobe, struct pt_regs *regs)
 	const struct hook_set *set;
 	int rc = 0;
 
-	if ((current->flags & PF_KTHREAD) || !current->mm || hook_frame_passes())
+	if ((current->flags & PF_KTHREAD) || !current->mm || hook_frame_passes(probe))
 		return 0;
 	rcu_read_lock();
 	set = rcu_dereference(probe->set);
 	if (set) {
 		pagefault_disable();
-		probe_look(&look);
+		look.probe = probe;
+		hook_call_look(&look);
 		rc = probe_may_match(set, &look);
 		pagefault_enable();
 	}
@@ -129,6 +122,14 @@ static kprobe_opcode_t *symbol_place(const struct hook_symbol *symbol, bool bulk
 	return (kprobe_opcode_t *)(symbol->addr + offset);
 }
 
+static bool call_is(const char *call, const char *const *list)
+{
+	for (; *list; list++)
+		if (!strcmp(call, *list))
+			return true;
+	return false;
+}
+
 /* A probe that nobody has yet; NULL: the function cannot be probed. */
 static struct hook_probe *probe_new(const struct hook_symbol *symbol, bool bulk)
 {
@@ -138,7 +139,8 @@ static struct hook_probe *probe_new(const struct hook_symbol *symbol, bool bulk)
 		return NULL;
 	probe->symbol = symbol;
 	probe->call = symbol->name + symbol->call;
-	probe->exits = !strcmp(probe->call, "exit") || !strcmp(probe->call, "exit_group");
+	probe->leaves = call_is(probe->call, hook_leaving);
+	probe->renames = call_is(probe->call, hook_renaming);
 	if (symbol->addr)
 		probe->kprobe.addr = symbol_place(symbol, bulk);
 	else
@@ -215,12 +217,13 @@ static int set_change(const struct hook_set *old, struct hook *add, const struct
 	if (!set)
 		return -ENOMEM;
 	for (i = 0; i < n; i++) {
+		if (old->hooks[i] == remove || old->hooks[i] == add)
+			continue;
 		if (add && add->number < old->hooks[i]->number) {
 			set_add(set, add);
 			add = NULL;
 		}
-		if (old->hooks[i] != remove && old->hooks[i] != add)
-			set_add(set, old->hooks[i]);
+		set_add(set, old->hooks[i]);
 	}
 	if (add)
 		set_add(set, add);
@@ -245,13 +248,14 @@ static int probe_change(struct hook_probe *probe, struct hook *add, const struct
 	return 0;
 }
 
+/* Where both have a probe, each call sees one of the two. */
 int hook_probes_change(struct hook *add, struct hook *remove)
 {
 	u32 i;
 	int rc;
 
 	for (i = 0; add && i < add->n_probes; i++) {
-		rc = probe_change(add->probes[i], add, NULL);
+		rc = probe_change(add->probes[i], add, remove);
 		if (rc)
 			return rc;
 	}
@@ -276,7 +280,10 @@ bool hook_probes_sweep(void)
 	}
 	if (n)
 		unregister_kprobes(kprobes, n);
-	for (i = 0; i < n; i++)
-		hook_probe_put(container_of(kprobes[i], struct hook_probe, kprobe));
+	for (i = 0; i < n; i++) {
+		probe = container_of(kprobes[i], struct hook_probe, kprobe);
+		hook_frames_forget(probe);
+		hook_probe_put(probe);
+	}
 	return n == ARRAY_SIZE(kprobes);
 }
