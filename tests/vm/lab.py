@@ -124,7 +124,8 @@ def _command(argv: Sequence[Bytes], env: Env,
     strings = [os.fsencode(cwd), os.fsencode(file) if file else args[0], *args, *vars_]
     if any(b"\0" in s for s in strings):
         raise ValueError("NUL in an argument")
-    return (struct.pack(machines.current.struct + COMMAND, len(args), NO_ENV if env is None else len(vars_)) +
+    envc = NO_ENV if env is None else len(vars_)
+    return (struct.pack(machines.current.struct + COMMAND, len(args), envc) +
             b"".join(s + b"\0" for s in strings))
 
 

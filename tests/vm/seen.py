@@ -45,7 +45,8 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
 def pattern(addr: int, size: int) -> bytes:
     """What victim.c's fill() has put there."""
     first = addr & ~7
-    words = b"".join(a.to_bytes(8, machines.current.byteorder) for a in range(first, addr + size, 8))
+    order = machines.current.byteorder
+    words = b"".join(a.to_bytes(8, order) for a in range(first, addr + size, 8))
     return words[addr - first:][:size]
 
 
