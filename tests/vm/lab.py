@@ -303,7 +303,8 @@ class Guest:
             "-nodefaults", "-no-user-config", "-nographic", "-display", "none",
             "-kernel", image, "-initrd", initramfs, "-append", " ".join(words),
             # A socket so that one may type, a log for what is said while nobody listens.
-            "-chardev", server("console") + f",logfile={directory}/console.log",
+            "-chardev", server("console") + f",logfile={directory}/console.log" if machine.types
+            else f"file,id=console,path={directory}/console.log",
             "-serial", "chardev:console",
             "-chardev", server("qmp"), "-mon", "chardev=qmp,mode=control",
             "-chardev", f"{hm_chardev},id=hm" if hm_chardev else server("hm"),
@@ -445,6 +446,7 @@ class Guest:
 
     def console(self) -> str:
         """All that the guest has said on its serial console."""
+        time.sleep(machines.current.lag)
         return (self.dir / "console.log").read_text(errors="replace")
 
     def type(self, text: str) -> None:

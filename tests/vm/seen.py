@@ -22,6 +22,8 @@ NOTHING = b"(there is none)"
 ORACLE = f"""
 dir=$(mktemp -d) && cd $dir && mkdir fd || exit 1
 for name in {' '.join(TEXTS)}; do cat /proc/$1/$name >$name 2>/dev/null || rm $name; done
+# Since Linux 6.16 what belongs to memory cannot be opened if there is none.
+[ -e environ ] || grep -q ^VmSize: status || : >environ
 for name in {' '.join(LINKS)} $(cd /proc/$1 && ls -d fd/*); do
     readlink /proc/$1/$name >$name || rm $name
 done
