@@ -49,7 +49,6 @@ class Machine:
     bus: str = "pci"  # what virtio devices sit on: pci, ccw or device (virtio-mmio)
     cross: str = ""  # what the names of the compilers begin with
     cflags: str = ""
-    libc: str = ""  # the package with the compiler's libc
     packages: tuple[str, ...] = ()  # of Debian, with QEMU and the compiler
     byteorder: str = "little"
     word_bits: int = 64
