@@ -110,7 +110,7 @@ TABLE = {machine.name: machine for machine in (
     _amd64(Debian("trixie", "6.12", "amd64"), "6.12"),
     _amd64(Debian("sid", "7.2", "amd64"), "7.2"),
     _machine("i386-6.1", "i386", Debian("bookworm", "6.1", "686-pae"), "qemu-system-i386", "pc",
-             "-cpu", "max", target="i686-linux-gnu", packages=("qemu-system-x86",), word_bits=32,
+             "-cpu", "coreduo", target="i686-linux-gnu", packages=("qemu-system-x86",), word_bits=32,
              features=frozenset({"reset", "hotplug", "pci-serial", "suspend"})),
     _arm64("6.1", Debian("bookworm", "6.1", "arm64")),
     _arm64("6.12", Debian("trixie", "6.12", "arm64")),
