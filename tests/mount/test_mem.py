@@ -65,7 +65,7 @@ def test_reading_ends_where_memory_ends(world: World, victim: Victim) -> None:
 
 def test_where_there_is_no_memory_there_is_an_error(world: World, victim: Victim) -> None:
     with opened(world, victim.pid) as fd:
-        for addr in 0, 1, 4096, victim["hole"], victim["hole"] + 4095:
+        for addr in 0, 1, 4096, victim["hole"], victim["hole"] + machines.current.page - 1:
             for size in 1, 4096, 100000:
                 assert errno_of(lambda: os.pread(fd, size, addr)) == "EIO", hex(addr)
 
@@ -104,7 +104,7 @@ def test_64_mib_come_in_one_read(world: World) -> None:
 
 def test_a_read_goes_on_from_mapping_to_mapping(world: World) -> None:
     victim = world.program("mapper", "maps", "3000")
-    size = 3000 * 4096
+    size = 3000 * machines.current.page
     with opened(world, victim.pid) as fd:
         done = 0
         while done < size:
@@ -167,7 +167,7 @@ def test_seek_walks_thousands_of_mappings(world: World) -> None:
     victim = world.program("mapper", "maps", "20000")
     with opened(world, victim.pid) as fd:
         end = os.lseek(fd, victim["region"], os.SEEK_HOLE)
-    assert end >= victim["region"] + 20000 * victim.values.get("page", 4096)
+    assert end >= victim["region"] + 20000 * machines.current.page
 
 
 def test_many_readers_at_a_time_get_their_own_bytes(world: World, victim: Victim) -> None:

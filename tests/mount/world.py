@@ -423,7 +423,14 @@ class VmWorld(World):
         return self.guest.output(pid)
 
     def proc(self, pid: int | str, name: str) -> bytes:
-        return self.guest.read_file(f"/proc/{pid}/{name}")
+        try:
+            return self.guest.read_file(f"/proc/{pid}/{name}")
+        except OSError as error:
+            # As on the host.
+            if "No such process" not in str(error) or \
+                    b"\nVmSize:" in self.guest.read_file(f"/proc/{pid}/status"):
+                raise
+            return b""
 
     def proc_link(self, pid: int | str, name: str) -> bytes:
         done = self.run(["readlink", f"/proc/{pid}/{name}"])

@@ -168,7 +168,9 @@ class Apt:
     def unpack(self, root: Path, *packages: str) -> None:
         with tempfile.TemporaryDirectory(dir=self.dir) as tmp:
             for deb in self.fetch(Path(tmp), *packages):
-                run("dpkg-deb", "-x", deb, root)
+                # Not dpkg-deb -x: in a chroot, /lib is a link to stay.
+                shell('mkdir -p "$2" && dpkg-deb --fsys-tarfile "$1" | '
+                      'tar -x --keep-directory-symlink -C "$2"', deb, root)
 
 
 # Suites.
@@ -184,20 +186,21 @@ def chroot(suite: str) -> Path:
     root = cache() / "chroot" / suite
     with made(root) as tmp:
         if tmp:
-            need("debootstrap")
+            need("debootstrap", "util-linux")
             mirror = _mirrors(suite)[0].split()[2]
             shell('lab_as_root debootstrap --variant=minbase --keyring="$1" '
-                  '--include=make,perl,ca-certificates "$2" "$3" "$4" >&2', KEYRING, suite, tmp, mirror)
+                  '--include=make,perl "$2" "$3" "$4" >&2', KEYRING, suite, tmp, mirror)
             (tmp / "etc/apt/sources.list").write_text("\n".join(_mirrors(suite)) + "\n")
             inside(tmp, "apt-get", "-qq", "-o", "Acquire::Check-Valid-Until=false", "update")
     return root
 
 
 def inside(root: Path, *argv: str) -> str:
-    """Run a program in a chroot."""
-    return run(*([] if os.getuid() == 0 else ["sudo"]), "chroot", root, "env",
-               "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive",
-               *argv)
+    """Run a program in a chroot, with a /proc that goes with it: objtool, for one, asks it."""
+    script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    return run(*([] if os.getuid() == 0 else ["sudo"]), "unshare", "--mount", "sh", "-c", script,
+               root, "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C",
+               "DEBIAN_FRONTEND=noninteractive", *argv)
 
 
 def _install(root: Path, *packages: str) -> None:
@@ -212,7 +215,7 @@ def _install(root: Path, *packages: str) -> None:
 
 
 def kernel(machine: Machine) -> Path:
-    """The directory with its kernel, the modules of the kernel's that the lab needs, and busybox."""
+    """The directory with its kernel, those of the kernel's modules that matter, and busybox."""
     if isinstance(machine.kernel, Host):
         return Path(shell("lab_kernel"))
     if isinstance(machine.kernel, BuiltIn):
@@ -247,7 +250,7 @@ def _fetch(machine: Machine, source: Debian, out: Path) -> None:
 
 def _fetch_image(apt: Apt, machine: Machine, release: str, out: Path) -> None:
     image = f"linux-image-{release}"
-    parts = [p for p in apt.depends(image) if re.match(r"linux-(binary|modules)-\d", p)]
+    parts = [p for p in apt.depends(image) if re.match(r"linux-(base|binary|modules)-\d", p)]
     apt.unpack(out / "root", *(f"{p}:{machine.arch}" for p in (image, *parts)))
     shell('lab_pick "$1" "$2"', out / "root", out)
     shutil.rmtree(out / "root")

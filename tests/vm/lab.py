@@ -124,7 +124,8 @@ def _command(argv: Sequence[Bytes], env: Env,
     strings = [os.fsencode(cwd), os.fsencode(file) if file else args[0], *args, *vars_]
     if any(b"\0" in s for s in strings):
         raise ValueError("NUL in an argument")
-    return (struct.pack(machines.current.struct + COMMAND, len(args), NO_ENV if env is None else len(vars_)) +
+    envc = NO_ENV if env is None else len(vars_)
+    return (struct.pack(machines.current.struct + COMMAND, len(args), envc) +
             b"".join(s + b"\0" for s in strings))
 
 
@@ -302,7 +303,8 @@ class Guest:
             "-nodefaults", "-no-user-config", "-nographic", "-display", "none",
             "-kernel", image, "-initrd", initramfs, "-append", " ".join(words),
             # A socket so that one may type, a log for what is said while nobody listens.
-            "-chardev", server("console") + f",logfile={directory}/console.log",
+            "-chardev", server("console") + f",logfile={directory}/console.log" if machine.types
+            else f"file,id=console,path={directory}/console.log",
             "-serial", "chardev:console",
             "-chardev", server("qmp"), "-mon", "chardev=qmp,mode=control",
             "-chardev", f"{hm_chardev},id=hm" if hm_chardev else server("hm"),
@@ -444,6 +446,7 @@ class Guest:
 
     def console(self) -> str:
         """All that the guest has said on its serial console."""
+        time.sleep(machines.current.lag)
         return (self.dir / "console.log").read_text(errors="replace")
 
     def type(self, text: str) -> None:

@@ -91,9 +91,9 @@ lab_fetch() (
 lab_pick() {
     [ -d "$1/lib/modules" ] || ln -s usr/lib "$1/lib" || return 1
     lab_mods=$(echo "$1"/lib/modules/*)
-    for lab_file in "$1"/boot/vmlinu[xz]-*; do
+    for lab_file in "$1"/boot/vmlinu[xz]-* "$lab_mods"/vmlinu[xz]; do
         lab_to=${lab_file##*/}
-        cp "$lab_file" "$2/${lab_to%%-*}" || return 1
+        [ ! -e "$lab_file" ] || cp "$lab_file" "$2/${lab_to%%-*}" || return 1
     done
     if [ -e "$2/vmlinuz" ]; then
         if lab_unpack "$2/vmlinuz" >"$2/tmp"; then mv "$2/tmp" "$2/vmlinux"; else rm "$2/tmp"; fi

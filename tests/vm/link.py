@@ -34,7 +34,7 @@ EXE, CWD, ROOT = range(3)
 
 VERSION = 1
 MAGIC = 0x004d454d52505948
-READONLY, BIG_ENDIAN = 1, 2
+READONLY, BIG_ENDIAN = 1, 2  # flags of HELLO and its reply
 CHUNK = 4072  # data that every side takes
 PROMPTLY = 20.0
 

@@ -44,10 +44,11 @@ class Machine:
     type: str  # of its machines
     options: tuple[str, ...] = ()
     console: str = "ttyS0"
+    types: bool = True  # one can type at its console
+    lag: float = 0.0  # seconds until the console has what the kernel says
     bus: str = "pci"  # what virtio devices sit on: pci, ccw or device (virtio-mmio)
     cross: str = ""  # what the names of the compilers begin with
     cflags: str = ""
-    libc: str = ""  # the package with the compiler's libc
     packages: tuple[str, ...] = ()  # of Debian, with QEMU and the compiler
     byteorder: str = "little"
     word_bits: int = 64
@@ -109,20 +110,20 @@ TABLE = {machine.name: machine for machine in (
     _amd64(Debian("trixie", "6.12", "amd64"), "6.12"),
     _amd64(Debian("sid", "7.2", "amd64"), "7.2"),
     _machine("i386-6.1", "i386", Debian("bookworm", "6.1", "686-pae"), "qemu-system-i386", "pc",
-             "-cpu", "max", target="i686-linux-gnu", packages=("qemu-system-x86",), word_bits=32,
+             "-cpu", "coreduo", target="i686-linux-gnu", packages=("qemu-system-x86",), word_bits=32,
              features=frozenset({"reset", "hotplug", "pci-serial", "suspend"})),
     _arm64("6.1", Debian("bookworm", "6.1", "arm64")),
     _arm64("6.12", Debian("trixie", "6.12", "arm64")),
     _arm64("6.12-16k", Debian("trixie", "6.12", "arm64-16k"), page=16384),
-    _machine("armhf-6.1", "armhf", Debian("bookworm", "6.1", "armmp-lpae"), "qemu-system-arm", "virt",
-             "-cpu", "cortex-a15", target="arm-linux-gnueabihf", console="ttyAMA0",
+    _machine("armhf-6.1", "armhf", Debian("bookworm", "6.1", "armmp-lpae"), "qemu-system-arm",
+             "virt", "-cpu", "cortex-a15", target="arm-linux-gnueabihf", console="ttyAMA0",
              packages=("qemu-system-arm",), word_bits=32, serial="", slow=2.0,
              features=frozenset({"reset"})),
     _machine("mipsel-6.1", "mipsel", Debian("bookworm", "6.1", "4kc-malta"), "qemu-system-mipsel",
              "malta", "-cpu", "24Kf", target="mipsel-linux-gnu", packages=("qemu-system-mips",),
              word_bits=32, cpus=1, mem=2048, slow=3.0, features=frozenset({"reset"})),
-    _machine("mips64el-6.1", "mips64el", Debian("bookworm", "6.1", "5kc-malta"), "qemu-system-mips64el",
-             "malta", "-cpu", "5KEc", target="mips64el-linux-gnuabi64",
+    _machine("mips64el-6.1", "mips64el", Debian("bookworm", "6.1", "5kc-malta"),
+             "qemu-system-mips64el", "malta", "-cpu", "5KEc", target="mips64el-linux-gnuabi64",
              packages=("qemu-system-mips",), cpus=1, mem=2048, slow=3.0,
              features=frozenset({"reset"})),
     _machine("ppc64el-6.12-64k", "ppc64el", Debian("trixie", "6.12", "powerpc64le-64k"),
@@ -135,8 +136,10 @@ TABLE = {machine.name: machine for machine in (
             features=frozenset({"reset"})),
     # No reset: the memory that the machine's loader unpacks the kernel with is full of what QEMU
     # has translated there before, and checks against at each store.  It takes many minutes.
+    # And its console says everything twice to a socket that nobody reads.
     _machine("s390x-6.1", "s390x", Debian("bookworm", "6.1", "s390x"), "qemu-system-s390x",
-             "s390-ccw-virtio", "-cpu", "max", target="s390x-linux-gnu", console="ttysclp0",
+             "s390-ccw-virtio", "-cpu", "max", target="s390x-linux-gnu",
+             console="ttysclp0", types=False, lag=0.1,
              packages=("qemu-system-misc",), bus="ccw", byteorder="big", serial="", slow=3.0,
              features=frozenset({"hotplug"})),
     _machine("riscv64-6.12", "riscv64", Debian("trixie", "6.12", "riscv64"), "qemu-system-riscv64",
@@ -145,6 +148,7 @@ TABLE = {machine.name: machine for machine in (
     _machine("loong64-7.2", "loong64", Debian("sid", "7.2", "loong64"), "qemu-system-loongarch64",
              "virt", "-cpu", "la464", target="loongarch64-linux-gnu",
              packages=("qemu-system-misc",), page=16384, serial="", slow=4.0,
+             unavailable="Debian 12 has no compiler for the programs of its guests",
              features=frozenset({"reset"})),
 )}
 

@@ -130,10 +130,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of machines.py; by default all")
-    parser.add_argument("--some", action="store_true", help="the tests that are most likely to fail")
+    parser.add_argument("--some", action="store_true", help="those most likely to fail")
     parser.add_argument("--junit", type=Path, help="where JUnit files go, too")
     parser.add_argument("--long", action="store_true", help="run what takes long for longer")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     chosen = [machines.use(name) for name in args.names or machines.TABLE]
     rows = []
     for machine in chosen:

@@ -22,6 +22,8 @@ NOTHING = b"(there is none)"
 ORACLE = f"""
 dir=$(mktemp -d) && cd $dir && mkdir fd || exit 1
 for name in {' '.join(TEXTS)}; do cat /proc/$1/$name >$name 2>/dev/null || rm $name; done
+# Since Linux 6.16 what belongs to memory cannot be opened if there is none.
+[ -e environ ] || grep -q ^VmSize: status || : >environ
 for name in {' '.join(LINKS)} $(cd /proc/$1 && ls -d fd/*); do
     readlink /proc/$1/$name >$name || rm $name
 done
@@ -45,7 +47,8 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
 def pattern(addr: int, size: int) -> bytes:
     """What victim.c's fill() has put there."""
     first = addr & ~7
-    words = b"".join(a.to_bytes(8, machines.current.byteorder) for a in range(first, addr + size, 8))
+    order = machines.current.byteorder
+    words = b"".join(a.to_bytes(8, order) for a in range(first, addr + size, 8))
     return words[addr - first:][:size]
 
 

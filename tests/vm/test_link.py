@@ -384,6 +384,7 @@ def test_odd_addresses_are_not_mapped(link: Link, victim: dict, addr: int) -> No
     assert errno_name(link.call(WRITE, victim["pid"], addr, data=b"x")) == "EIO"
 
 
+PAGE = machines.current.page
 HOLD = struct.Struct("<QQQ8sII")  # generation, word, mm_addr, mm, mm_size, pages
 
 
@@ -397,14 +398,14 @@ def translated(reply: Frame) -> tuple[int, int]:
 
 def test_a_translation_is_as_long_as_what_is_mapped(link: Link, victim: dict) -> None:
     pid, region = victim["pid"], victim["region"]
-    whole = link.call(TRANSLATE, pid, region, 3 * 4096)
+    whole = link.call(TRANSLATE, pid, region, 3 * PAGE)
     assert whole.op == READ_OK and translated(whole) == (3, 3)
-    assert translated(link.call(TRANSLATE, pid, region + 4095, 2)) == (2, 2)
-    part = link.call(TRANSLATE, pid, region + 4096, 1 << 20)  # 2 pages, then the hole
+    assert translated(link.call(TRANSLATE, pid, region + PAGE - 1, 2)) == (2, 2)
+    part = link.call(TRANSLATE, pid, region + PAGE, 1 << 20)  # 2 pages, then the hole
     assert part.op == READ_PARTIAL and translated(part) == (2, 2)
     for addr in victim["hole"], 0, 1 << 47, 1 << 63, (1 << 64) - 1, 0xffffffffff600000:
-        assert errno_name(link.call(TRANSLATE, pid, addr, 4096)) == "EIO"
-    assert errno_name(link.call(TRANSLATE, 99999, region, 4096)) == "ESRCH"
+        assert errno_name(link.call(TRANSLATE, pid, addr, PAGE)) == "EIO"
+    assert errno_name(link.call(TRANSLATE, 99999, region, PAGE)) == "ESRCH"
 
 
 @pytest.mark.parametrize("max_data", [CHUNK, BIG])
@@ -415,7 +416,8 @@ def test_a_translation_fits_in_a_frame(guest: Guest, link: Link, max_data: int) 
     ranges = [[int(a, 16) for a in line.split()[0].split("-")] for line in maps
               if re.search(" rw[-x]p ", line)]
     start, end = max(ranges, key=lambda r: r[1] - r[0])
-    assert end - start >= 1024 * 4096
+    if end - start < 1024 * PAGE:
+        pytest.skip("a thread's stack has too few pages on this machine")
     link.hello(max_data=max_data)
     reply = link.call(TRANSLATE, pid, start, 0xffffffff)
     assert reply.op == READ_OK and reply.size <= max_data

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import machines
 from lab import Guest
 from link import READ, READ_STR, Link, errno_name
 from seen import (NOTHING, guest_mem, mem, mem_errno, opened, oracle, path, pattern, shown)
@@ -125,8 +126,12 @@ def test_an_exec_shows_the_old_program_or_the_new_one(guest: Guest, mount: Mount
     assert envs <= seen["environ"] <= envs | {b""}
     assert mems <= seen["mem"], "the reader was too slow to see both"
     for data in seen["mem"] - mems:
-        # A read ends where the new program's stack, not yet in its place, does.
-        assert any(data == whole[:len(data)] for whole in mems), data[:100]
+        # A read ends where the new program's stack, not yet in its place, does.  On MIPS that is
+        # made higher up and moved, so that for a moment what belongs elsewhere is here, and before
+        # it the rest of a page.
+        moved = machines.current.arch.startswith("mips") and any(
+            data.lstrip(b"\0") in arg + env for arg in args for env in envs)
+        assert moved or any(data == whole[:len(data)] for whole in mems), data[:100]
 
 
 @pytest.mark.limit(180)
