@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MIT
+/*
+ * hooks: one request waits for events, for ever, and nobody else notices.
+ *
+ * What the files of a hook do is in tests/mount/test_hooks.py.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "bridge/hooks.h"
+#include "tests/unit/guest.h"
+
+#define SHORT_MS 100	/* a deadline that is meant to pass */
+#define LONG_MS 20000	/* one that is not */
+#define PATIENCE (15 * G_TIME_SPAN_SECOND)
+#define EVENT_ID 17
+
+static const struct hm_who who = { GUEST_EPOCH, GUEST_PID, GUEST_STAMP };
+static const struct hm_filter filter = { .flags = HYPER_HOOK_ENTER, .names_size = 2,
+					 .names = "x" };
+
+static gint waits;		/* atomic: requests for events */
+static gint sets;		/* atomic */
+static gint told;		/* atomic: events sent */
+static struct hm_header held;	/* the last of the waits; in the guest's thread */
+static struct hypermem_verdict verdict;	/* the last one */
+static gint verdicts;		/* atomic */
+
+struct world {
+	struct guest *guest;
+	struct hm_client *client;
+	struct hm_hooks *hooks;
+};
+
+static void tell_event(struct guest *guest)
+{
+	struct hypermem_event event = {
+		.id = GUINT64_TO_LE(EVENT_ID), .hook = GUINT32_TO_LE(1),
+		.flags = GUINT32_TO_LE(HYPER_EVENT_WAITS), .pid = GUINT32_TO_LE(1),
+		.tid = GUINT32_TO_LE(1), .stamp = GUINT16_TO_LE(1), .call = "x",
+	};
+
+	guest_reply(guest, &held, HYPER_RESP_READ_OK, 0, &event, sizeof(event));
+	g_atomic_int_inc(&told);
+}
+
+/* Takes hooks; reading COUNTS makes an event. */
+static bool has_hooks(struct guest *guest, const struct hm_header *request, const uint8_t *data)
+{
+	static const struct hypermem_hook_counts counts;
+
+	switch (request->op) {
+	case HYPER_OP_HOOK_WAIT:
+		held = *request;
+		g_atomic_int_inc(&waits);
+		return true;
+	case HYPER_OP_HOOK_SET:
+		g_atomic_int_inc(&sets);
+		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL, request->size);
+		return true;
+	case HYPER_OP_HOOK_REPLY:
+		memcpy(&verdict, data, sizeof(verdict));
+		g_atomic_int_inc(&verdicts);
+		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL, request->size);
+		return true;
+	case HYPER_OP_HOOK_REMOVE:
+		guest_reply(guest, request, HYPER_RESP_READ_OK, request->addr, NULL, 0);
+		return true;
+	case HYPER_OP_HOOK_COUNTS:
+		if (g_atomic_int_get(&waits))
+			tell_event(guest);
+		guest_reply(guest, request, HYPER_RESP_READ_OK, request->addr, &counts,
+			    sizeof(counts));
+		return true;
+	}
+	return false;
+}
+
+static int setup(void **state)
+{
+	struct world *world = g_new0(struct world, 1);
+
+	world->guest = guest_new();
+	waits = sets = told = verdicts = 0;
+	*state = world;
+	return 0;
+}
+
+static void connect_client(struct world *world, int timeout_ms)
+{
+	struct hm_client_config config = { .address = world->guest->address,
+					   .timeout_ms = timeout_ms };
+	int64_t until = g_get_monotonic_time() + PATIENCE;
+	struct hm_refusal refusal;
+	int rc;
+
+	guest_script(world->guest, has_hooks);
+	do {
+		rc = hm_client_open(&config, &refusal, &world->client);
+	} while (rc == -ETIMEDOUT && g_get_monotonic_time() < until);
+	assert_int_equal(rc, 0);
+	assert_int_equal(hm_client_start(world->client), 0);
+	world->hooks = hm_hooks_new(world->client);
+}
+
+static int teardown(void **state)
+{
+	struct world *world = *state;
+
+	hm_client_stop(world->client);
+	hm_hooks_free(world->hooks);
+	hm_client_close(world->client);
+	guest_free(world->guest);
+	g_free(world);
+	return 0;
+}
+
+static void wait_for(const gint *n, gint least)
+{
+	int64_t until = g_get_monotonic_time() + PATIENCE;
+
+	while (g_atomic_int_get(n) < least && g_get_monotonic_time() < until)
+		g_usleep(1000);
+	assert_true(g_atomic_int_get(n) >= least);
+}
+
+static void check_read(struct world *world)
+{
+	uint8_t byte = 0;
+
+	assert_int_equal(hm_client_read(world->client, who, 0x1000, &byte, 1), 1);
+	assert_int_equal(byte, guest_byte(0x1000));
+}
+
+static struct hm_hook *hook_new(struct world *world)
+{
+	struct hm_hook *hook;
+
+	assert_int_equal(hm_hook_new(world->hooks, &hook), 0);
+	wait_for(&waits, 1);
+	return hook;
+}
+
+static void hook_end(struct hm_hook *hook)
+{
+	hm_hook_remove(hook);
+	hm_hook_free(hook);
+}
+
+static void a_wait_for_events_has_no_deadline(void **state)
+{
+	struct world *world = *state;
+	struct hm_hook *hook;
+
+	connect_client(world, SHORT_MS);
+	hook = hook_new(world);
+	g_usleep(5 * SHORT_MS * 1000);
+	/* The same one, on the same connection. */
+	assert_int_equal(waits, 1);
+	assert_int_equal(world->guest->hellos, 1);
+	hook_end(hook);
+}
+
+static void one_wait_is_on_its_way_whoever_comes_and_goes(void **state)
+{
+	struct world *world = *state;
+	struct hm_hook *hook;
+
+	world->guest->max_inflight = 2;
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	for (int i = 0; i < 50; i++) {
+		assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
+		check_read(world);
+		hm_hook_leave(hook);
+	}
+	assert_int_equal(sets, 101);
+	assert_int_equal(waits, 1);
+	hook_end(hook);
+}
+
+static void an_event_is_told_once_and_its_reply_is_sent(void **state)
+{
+	const struct hm_verdict skip = { .flags = HYPER_VERDICT_SKIP };
+	struct world *world = *state;
+	struct hm_hook_stats stats;
+	struct hm_event *event;
+	struct hm_hook *hook;
+
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	assert_int_equal(hm_hook_next(hook, &event), -EAGAIN);
+	assert_int_equal(hm_hook_stats(hook, &stats), 0);
+	assert_int_equal(hm_hook_wait(hook), 0);
+	assert_int_equal(hm_hook_next(hook, &event), 0);
+	assert_true(event->id == EVENT_ID);
+	g_free(event);
+	assert_int_equal(hm_hook_next(hook, &event), -EAGAIN);
+	assert_int_equal(hm_hook_reply(hook, EVENT_ID, &skip), 0);
+	assert_int_equal(verdicts, 1);
+	assert_int_equal(GUINT32_FROM_LE(verdict.flags), HYPER_VERDICT_SKIP);
+	assert_int_equal(hm_hook_reply(hook, EVENT_ID, &skip), -ESRCH);
+	assert_int_equal(hm_hook_reply(hook, EVENT_ID + 1, &skip), -ESRCH);
+	assert_int_equal(verdicts, 1);
+	wait_for(&waits, 2);
+	hm_hook_leave(hook);
+	hook_end(hook);
+}
+
+static void a_call_that_nobody_reads_of_goes_on_at_once(void **state)
+{
+	struct world *world = *state;
+	struct hm_hook_stats stats;
+	struct hm_hook *hook;
+
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	assert_int_equal(hm_hook_stats(hook, &stats), 0);
+	wait_for(&verdicts, 1);
+	assert_int_equal(verdict.flags, 0);
+	check_read(world);
+	hook_end(hook);
+}
+
+static gpointer wait_thread(gpointer hook)
+{
+	return GINT_TO_POINTER(hm_hook_wait(hook));
+}
+
+static void who_waits_is_told_when_the_hook_ends(void **state)
+{
+	struct world *world = *state;
+	struct hm_event *event;
+	struct hm_hook *hook;
+	GThread *thread;
+
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
+	assert_int_equal(hm_hook_attend(hook, NULL, NULL), -EBUSY);
+	thread = g_thread_new("reader", wait_thread, hook);
+	g_usleep(20000);
+	hm_hook_remove(hook);
+	assert_int_equal(GPOINTER_TO_INT(g_thread_join(thread)), 0);
+	assert_int_equal(hm_hook_next(hook, &event), -ENODEV);
+	assert_int_equal(hm_hook_set_enabled(hook, false), -ENODEV);
+	hm_hook_leave(hook);
+	hm_hook_free(hook);
+}
+
+static void a_client_that_is_stopped_ends_every_wait(void **state)
+{
+	struct world *world = *state;
+	struct hm_event *event;
+	struct hm_hook *hook;
+	GThread *thread;
+
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
+	thread = g_thread_new("reader", wait_thread, hook);
+	g_usleep(20000);
+	hm_client_stop(world->client);
+	assert_int_equal(GPOINTER_TO_INT(g_thread_join(thread)), 0);
+	assert_int_equal(hm_hook_next(hook, &event), -ENOTCONN);
+	hm_hook_leave(hook);
+	hook_end(hook);
+}
+
+static void another_session_gets_the_same_hooks(void **state)
+{
+	struct world *world = *state;
+	struct hm_hook *hook;
+
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	for (int i = 1; i < 4; i++) {
+		guest_hang_up(world->guest);
+		wait_for(&sets, i + 1);
+		wait_for(&waits, i + 1);
+	}
+	hook_end(hook);
+}
+
+static void a_filter_that_is_too_large_for_the_guest_is_not_sent(void **state)
+{
+	g_autofree struct hm_filter *large = g_new0(struct hm_filter, 1);
+	struct world *world = *state;
+	struct hm_hook *hook;
+
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	*large = filter;
+	large->n_tests = HYPER_TESTS_MAX;
+	assert_int_equal(hm_hook_set_filter(hook, large), -E2BIG);
+	assert_int_equal(sets, 0);
+	hook_end(hook);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_wait_for_events_has_no_deadline),
+		TEST(one_wait_is_on_its_way_whoever_comes_and_goes),
+		TEST(an_event_is_told_once_and_its_reply_is_sent),
+		TEST(a_call_that_nobody_reads_of_goes_on_at_once),
+		TEST(who_waits_is_told_when_the_hook_ends),
+		TEST(a_client_that_is_stopped_ends_every_wait),
+		TEST(another_session_gets_the_same_hooks),
+		TEST(a_filter_that_is_too_large_for_the_guest_is_not_sent),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
