@@ -111,24 +111,85 @@ static int events_decode(const uint8_t *data, size_t size, GPtrArray *events)
 	return 0;
 }
 
-int hm_client_hook_wait(struct hm_client *client, uint32_t session, GPtrArray **ret)
+void hm_hook_waits_init(struct hm_hook_waits *waits, struct hm_client *client, uint32_t session)
+{
+	*waits = (struct hm_hook_waits){ .client = client, .session = session };
+}
+
+/* The oldest one is done with, and what it has brought is the caller's. */
+static void *waits_shift(struct hm_hook_waits *waits)
+{
+	unsigned int i = waits->first;
+
+	hm_call_deinit(&waits->calls[i]);
+	waits->first = (i + 1) % HM_HOOK_WAITS;
+	waits->n--;
+	return g_steal_pointer(&waits->data[i]);
+}
+
+void hm_hook_waits_deinit(struct hm_hook_waits *waits)
+{
+	while (waits->n) {
+		hm_session_give_up(&waits->client->session, &waits->calls[waits->first]);
+		g_free(waits_shift(waits));
+	}
+}
+
+static int waits_push(struct hm_hook_waits *waits)
+{
+	unsigned int i = (waits->first + waits->n) % HM_HOOK_WAITS;
+	struct hm_call *call = &waits->calls[i];
+	int rc;
+
+	call_prepare(call, HYPER_OP_HOOK_WAIT, waits->session, 0);
+	call->limit = call->request.size = MIN(EVENTS_SIZE, hm_client_max_data(waits->client));
+	call->in_alloc = &waits->data[i];
+	call->patient = true;
+	hm_call_init(call);
+	rc = hm_session_send(&waits->client->session, call);
+	if (rc)
+		hm_call_deinit(call);
+	else
+		waits->n++;
+	return rc;
+}
+
+/* Not so many that others have to wait for a slot. */
+static unsigned int waits_max(struct hm_hook_waits *waits)
+{
+	struct hm_guest guest;
+
+	hm_client_guest(waits->client, &guest);
+	return CLAMP(guest.max_inflight / 8, 1, HM_HOOK_WAITS);
+}
+
+int hm_hook_waits_next(struct hm_hook_waits *waits, GPtrArray **ret)
 {
 	g_autoptr(GPtrArray) events = g_ptr_array_new_with_free_func(g_free);
 	g_autofree void *data = NULL;
-	struct hm_call call;
-	int rc;
+	const struct hm_call *call;
+	uint32_t n;
+	int rc = 0;
 
-	call_prepare(&call, HYPER_OP_HOOK_WAIT, session, 0);
-	call.limit = call.request.size = MIN(EVENTS_SIZE, hm_client_max_data(client));
-	call.in_alloc = &data;
-	call.patient = true;
-	rc = call_done(client, &call);
-	if (rc)
+	/* All at once when one is left: most events cause none. */
+	if (waits->n <= 1)
+		for (unsigned int max = waits_max(waits); !rc && waits->n < max;)
+			rc = waits_push(waits);
+	if (!waits->n)
 		return rc;
-	if (events_decode(data, call.n, events))
-		return hm_client_nonsense(client, &call, "has events that cannot be");
-	*ret = g_steal_pointer(&events);
-	return 0;
+	call = &waits->calls[waits->first];
+	rc = hm_session_wait(&waits->client->session, &waits->calls[waits->first]);
+	n = rc ? 0 : call->n;
+	if (!rc && call->fault)
+		rc = hm_client_nonsense(waits->client, call, "is half done");
+	data = waits_shift(waits);
+	if (!rc && events_decode(data, n, events)) {
+		hm_client_hook_complain(waits->client, "has events that cannot be");
+		rc = -EPROTO;
+	}
+	if (!rc)
+		*ret = g_steal_pointer(&events);
+	return rc;
 }
 
 static void reply_prepare(struct hm_call *call, uint32_t session, uint64_t id,

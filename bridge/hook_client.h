@@ -11,8 +11,11 @@
 
 #include <semaphore.h>
 
+#include "bridge/calls.h"
 #include "bridge/client.h"
 #include "bridge/wire_hook.h"
+
+#define HM_HOOK_WAITS 4
 
 /*
  * Until there is a session other than `last` (0: any): *ret is its number.
@@ -37,10 +40,25 @@ int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t numb
 int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t number);
 
 /*
+ * Waits of one session.  The guest answers one with each of its events, or with a few; it has
+ * some at hand, so that it does not hear of a new one while a call waits for its reply.
+ */
+struct hm_hook_waits {
+	struct hm_client *client;
+	uint32_t session;
+	struct hm_call calls[HM_HOOK_WAITS];
+	void *data[HM_HOOK_WAITS];	/* of their answers */
+	unsigned int first, n;		/* those that are under way: the oldest one */
+};
+
+void hm_hook_waits_init(struct hm_hook_waits *waits, struct hm_client *client, uint32_t session);
+void hm_hook_waits_deinit(struct hm_hook_waits *waits);
+
+/*
  * Until there are events, for ever if need be: struct hm_event *, which the array frees.
  * No other call waits for this one.
  */
-int hm_client_hook_wait(struct hm_client *client, uint32_t session, GPtrArray **ret);
+int hm_hook_waits_next(struct hm_hook_waits *waits, GPtrArray **ret);
 
 /* -ESRCH: no call waits for that. */
 int hm_client_hook_reply(struct hm_client *client, uint32_t session, uint64_t id,

@@ -102,12 +102,14 @@ static void hooks_take(struct hm_hooks *hooks, uint32_t session, struct hm_event
 /* Events of one session, until it is over (-ENOTCONN) or the guest cannot do it. */
 static int hooks_serve(struct hm_hooks *hooks, uint32_t session)
 {
+	struct hm_hook_waits waits;
 	int rc = 0;
 
+	hm_hook_waits_init(&waits, hooks->client, session);
 	while (rc == 0) {
 		g_autoptr(GPtrArray) events = NULL;
 
-		rc = hm_client_hook_wait(hooks->client, session, &events);
+		rc = hm_hook_waits_next(&waits, &events);
 		for (guint i = 0; rc == 0 && i < events->len; i++)
 			hooks_take(hooks, session,
 				   g_steal_pointer(&g_ptr_array_index(events, i)));
@@ -116,6 +118,7 @@ static int hooks_serve(struct hm_hooks *hooks, uint32_t session)
 			rc = 0;
 		}
 	}
+	hm_hook_waits_deinit(&waits);
 	return rc;
 }
 

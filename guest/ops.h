@@ -57,6 +57,7 @@ enum {
 	HYPERMEM_OP_WRITES = 0x1,	/* refused in a read-only session; replies are WRITE_* */
 	HYPERMEM_OP_PROCESS = 0x2,	/* on a process: request->task is pinned */
 	HYPERMEM_OP_LIMIT = 0x4,	/* size is the limit of the reply's data */
+	HYPERMEM_OP_ORDERED = 0x8,	/* never waits: is done in the order in which it comes */
 };
 
 #define HYPERMEM_OUT_FRAME	U32_MAX
@@ -94,8 +95,9 @@ struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
 					      const struct hypermem_header *header);
 void hypermem_request_free(struct hypermem_request *request);
 /*
- * From the receiver's context: it has come whole.  HELLO is done at once; another one goes
- * to the link's workqueue, or, if the receiver works itself, becomes link->last.
+ * From the receiver's context: it has come whole.  HELLO, and what is ORDERED, is done at
+ * once; another one goes to the link's workqueue, or, if the receiver works itself, becomes
+ * link->last.
  */
 void hypermem_request_submit(struct hypermem_request *request);
 /* Do it in the link's workqueue, or here; either frees it. */

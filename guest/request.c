@@ -147,6 +147,13 @@ void hypermem_request_queue(struct hypermem_request *request)
 	queue_work(request->link->wq, &request->work);
 }
 
+static bool request_is_ordered(const struct hypermem_request *request)
+{
+	const struct hypermem_op *op = hypermem_op_find(request->header.op);
+
+	return op && (op->flags & HYPERMEM_OP_ORDERED);
+}
+
 void hypermem_request_submit(struct hypermem_request *request)
 {
 	struct hypermem_link *link = request->link;
@@ -157,6 +164,8 @@ void hypermem_request_submit(struct hypermem_request *request)
 	if (hypermem_header_is_hello(&request->header)) {
 		hypermem_hello(request);
 		hypermem_request_free(request);
+	} else if (request_is_ordered(request)) {
+		hypermem_request_do(request);
 	} else if (link->receiver_works) {
 		link->last = request;
 	} else {

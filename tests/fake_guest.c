@@ -1029,10 +1029,13 @@ void fake_guest_serve(struct fake_guest *guest, int fd)
 		request->max_data = conn->max_data;
 		request->readonly = conn->readonly;
 		g_mutex_unlock(&conn->lock);
-		if (frame_is_hello(&frame))	/* what follows belongs to the new session */
+		if (frame_is_hello(&frame)) {	/* what follows belongs to the new session */
 			request_work(request, NULL);
-		else
-			g_thread_pool_push(guest->workers, request, NULL);
+			continue;
+		}
+		if (frame.op == HYPER_OP_HOOK_WAIT)
+			hooks_wait_came(request);
+		g_thread_pool_push(guest->workers, request, NULL);
 	}
 	hooks_session(0);
 	conn_hang_up(conn);

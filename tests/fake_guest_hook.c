@@ -62,6 +62,7 @@ static struct {
 	GHashTable *hooks;	/* number -> struct hook */
 	GHashTable *waiters;	/* &id -> struct waiter */
 	GQueue notes;
+	GQueue waits;			/* of requests, in the order in which they are answered */
 	uint64_t last_id;
 } the;
 
@@ -459,19 +460,29 @@ int op_hook_remove(struct request *request, struct frame *reply)
 	return found ? 0 : -ENOENT;
 }
 
+void hooks_wait_came(struct request *request)
+{
+	g_mutex_lock(&the.lock);
+	g_queue_push_tail(&the.waits, request);
+	g_mutex_unlock(&the.lock);
+}
+
 int op_hook_wait(struct request *request, struct frame *reply)
 {
 	struct note *note;
 
 	g_mutex_lock(&the.lock);
-	while (request->session == the.session && !the.notes.length)
+	while (request->session == the.session &&
+	       (!the.notes.length || g_queue_peek_head(&the.waits) != request))
 		g_cond_wait(&the.changed, &the.lock);
+	g_queue_remove(&the.waits, request);
 	while (request->session == the.session && (note = g_queue_peek_head(&the.notes)) &&
 	       reply->data->len + note->data->len <= request->frame.size) {
 		g_byte_array_append(reply->data, note->data->data, note->data->len);
 		note->hook->counts.sent++;
 		note_free(g_queue_pop_head(&the.notes));
 	}
+	g_cond_broadcast(&the.changed);	/* the next WAIT is the first one now */
 	g_mutex_unlock(&the.lock);
 	return 0;
 }

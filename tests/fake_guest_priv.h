@@ -110,6 +110,8 @@ void hooks_session(unsigned int session);
 int op_hook_set(struct request *request, struct frame *reply);
 int op_hook_remove(struct request *request, struct frame *reply);
 int op_hook_wait(struct request *request, struct frame *reply);
+/* It is to be answered behind those that came before. */
+void hooks_wait_came(struct request *request);
 int op_hook_reply(struct request *request, struct frame *reply);
 int op_hook_counts(struct request *request, struct frame *reply);
 

@@ -174,7 +174,8 @@ enum HYPER_OP {
 	HYPER_OP_HOOK_REMOVE = 17,
 
 	/*
-	 * Events of hooks.  It is answered when there are any, and so perhaps never.
+	 * Events of hooks.  It is answered when there are any, and so perhaps never; of
+	 * several, the one that came first is the first to have some.
 	 * size: limit.  READ_OK, data: struct hypermem_event[], each with what belongs to it.
 	 */
 	HYPER_OP_HOOK_WAIT = 18,
