@@ -17,12 +17,12 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from world import World, errno_of, host, wait_for
+from world import Mount, World, host, wait_for
 
 TOP = Path(__file__).resolve().parent.parent.parent
 PACKAGE = TOP / "fs/python"
@@ -550,3 +550,44 @@ def test_the_command_line_is_checked(world: World, tmp_path: Path) -> None:
     assert host([*argv, "--mount", world.mnt, tmp_path / "none.py"], env=env).rc == 1
     done = host([*argv, "--help"], env=env)
     assert done.rc == 0 and b"--mount DIR" in done.out and b"143 SIGTERM" in done.out
+
+
+# The other ends.
+
+
+def test_a_loop_outlives_the_guest(world: World) -> None:
+    """What was hooked is hooked again when the guest is back."""
+    with world.guest() as fake, Mount(world.daemon, fake.socket) as mount:
+        guest = hypermem.Guest(mount.mnt)
+        pids: list[int] = []
+
+        @guest.hook("fake_3_10")
+        def on_call(call: hypermem.Event) -> None:
+            pids.append(call.process.pid)
+            if len(pids) == 3:
+                fake.kill()
+                fake.start()
+            elif len(pids) == 6:
+                guest.stop()
+
+        guest.run(30)
+        guest.close()
+        assert len(set(pids[:3])) == len(set(pids[3:])) == 1 and len(set(pids)) == 2
+        mount.check(talks=True)
+
+
+def test_a_loop_ends_with_the_mount(world: World, tmp_path: Path) -> None:
+    with world.guest() as fake:
+        mount = Mount(world.daemon, fake.socket)
+        try:
+            guest = hypermem.Guest(mount.mnt)
+            guest.hook("fake_0_1")(print)
+            timer = threading.Timer(0.2, mount.process.kill)
+            timer.start()
+            with pytest.raises(OSError) as gone:
+                guest.run(30)
+            assert gone.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+            assert gone.value.filename.endswith("/events")
+            timer.join()
+        finally:
+            mount.close()

@@ -15,7 +15,7 @@ from typing import Any, Union
 from .compat_calls import count_args
 from .compat_hypermem import Hypermem, finish
 from .event import Args, Event
-from .filters import Test, quote
+from .filters import Test, compose, quote
 from .guest import Guest
 
 Filter = Union[int, str, None]
@@ -152,14 +152,14 @@ class Panda:
         if retval_filter is not None and phase == "enter":
             raise ValueError(f"{name}: there is no result yet that retval_filter could test")
         tests, begins = _tests(arg_filter or (), comm_filter, pid_filter, retval_filter)
-        filter = " ".join([call, phase, *begins])
+        filter = compose(" ".join([call, phase, *begins]), tests, "regs").decode()
 
         def hook(handler: Callable[..., Any]) -> Callable[..., Any]:
             _args_of(handler, call)  # if it takes what no call has it is better known now
             adapter = functools.partial(self._call, handler)
             name = getattr(handler, "__name__", "handler")
             adapter.__name__ = f"{self.owner}.{name}"  # type: ignore[attr-defined]
-            self._guest.hook(filter, regs=True, timeout=self._timeout, **tests)(adapter)
+            self._guest.hook(filter, timeout=self._timeout)(adapter)
             return handler
 
         return hook

@@ -26,7 +26,6 @@ import collections
 import contextlib
 import errno
 import functools
-import itertools
 import logging
 import os
 import select
@@ -128,14 +127,15 @@ class Hook:
         if name is not None:
             os.mkdir(self._path(name))
             return name
-        label = getattr(self.handler, "__name__", "events").replace("/", "_")
-        for n in itertools.count(1):
-            tail = f".{self._owner}" + (f".{n}" if n > 1 else "")
-            name = encode(label)[:NAME_MAX - len(tail)].decode("utf-8", "ignore") + tail
+        label = encode(getattr(self.handler, "__name__", "events").replace("/", "_"))
+        tail, n = f".{self._owner}", 1
+        while True:
+            free = label[:NAME_MAX - len(tail)].decode("utf-8", "ignore") + tail
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._path(name))
-                break
-        return name
+                os.mkdir(self._path(free))
+                return free
+            n += 1
+            tail = f".{self._owner}.{n}"
 
     def __repr__(self) -> str:
         return f"<Hook {self.path}>"
