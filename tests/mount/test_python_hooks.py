@@ -260,6 +260,16 @@ def test_a_trace_of_a_process_that_has_gone_is_not_taken_for_another(guest: hype
             call.process
 
 
+def test_a_process_is_kept_from_one_call_to_the_next(guest: hypermem.Guest) -> None:
+    """But for calls of another width, whose pointers may be of another width, too."""
+    with guest.events("fake_3_10") as events:
+        process = next(events).process
+        call = next(events)
+        assert call.process is process
+        call.compat = True
+        assert call.process is not process and call.process == process
+
+
 def test_a_reply_that_comes_too_late_is_no_error(guest: hypermem.Guest,
                                                  caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hypermem")

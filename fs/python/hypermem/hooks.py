@@ -101,7 +101,7 @@ class Hook:
         self._owner = os.getpid()
         self._rest = b""
         self._events = self._reply = -1
-        self._processes: collections.OrderedDict[tuple[int, int], Process] = \
+        self._processes: collections.OrderedDict[tuple[int, int, bool], Process] = \
             collections.OrderedDict()
         _remove_at_the_end()
         self.name = self._make(name)
@@ -242,7 +242,8 @@ class Hook:
 
     def process_of(self, event: Event) -> Process:
         """Who makes the call.  The processes that came last are kept, with what they have open."""
-        key = event.pid, event.stamp
+        # Where calls of 32 bits begin there has been an exec: how wide a pointer is is asked anew.
+        key = event.pid, event.stamp, event.compat
         process = self._processes.pop(key, None) or self.guest.process(event.pid)
         if not event.id and process.start > event.time:
             raise ProcessLookupError(errno.ESRCH, f"process {event.pid} is another one by now")
