@@ -113,7 +113,8 @@ Call = Callable[..., Caller]
 @pytest.fixture(scope="module")
 def machine(kit: Kit, pytestconfig: pytest.Config,
             tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    files = {lab.module_for(pytestconfig): "/hypermem.ko", HERE / "caller.c": "/bin/caller"}
+    files = lab.module_files(pytestconfig)
+    files[HERE / "caller.c"] = "/bin/caller"
     programs = lab.programs32(pytestconfig)
     if "caller32" in programs:
         files[programs["caller32"]] = "/bin/caller32"
