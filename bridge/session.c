@@ -264,6 +264,8 @@ static gpointer session_thread(gpointer arg)
 		if (!g_atomic_int_get(&session->stop))
 			session_back_off(session);
 	}
+	/* Stopped before it has begun, it has not closed what was opened for it. */
+	hm_calls_close(&session->calls);
 	hm_calls_end(&session->calls);
 	return NULL;
 }

@@ -214,6 +214,8 @@ static bool call_has_failed_for_us(const struct hook_frame *frame, long result)
 		"epoll_", "rt_sigtimedwait", "semop", "semtimedop", "io_getevents", "io_pgetevents",
 		"recv", "accept",
 	};
+	/* It is the task's own, which it keeps while it runs. */
+	struct sighand_struct *sighand = rcu_dereference_protected(current->sighand, true);
 	unsigned int i;
 
 	if (result != -EINTR || !READ_ONCE(frame->woken))
@@ -223,9 +225,9 @@ static bool call_has_failed_for_us(const struct hook_frame *frame, long result)
 			break;
 	if (i == ARRAY_SIZE(calls))
 		return false;
-	spin_lock_irq(&current->sighand->siglock);
+	spin_lock_irq(&sighand->siglock);
 	recalc_sigpending();
-	spin_unlock_irq(&current->sighand->siglock);
+	spin_unlock_irq(&sighand->siglock);
 	if (signal_pending(current))
 		return false;
 	set_thread_flag(TIF_SIGPENDING);	/* on whose way out calls are made again */

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/fake_guest_priv.h"
 
@@ -144,6 +145,15 @@ static void put_regs(GByteArray *data)
 	}
 }
 
+/* ns since this host booted. */
+static uint64_t boot_time(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 static void note_push(const struct caller *caller, uint64_t id, uint32_t flags,
 		      const uint64_t args[6], int64_t retval)
 {
@@ -158,7 +168,7 @@ static void note_push(const struct caller *caller, uint64_t id, uint32_t flags,
 		.nr = GUINT32_TO_LE(1000),
 		.stamp = GUINT16_TO_LE(caller->stamp),
 		.n_regs = GUINT16_TO_LE(regs ? 3 : 0),
-		.time = GUINT64_TO_LE(id * 1000),
+		.time = GUINT64_TO_LE(boot_time()),
 		.retval = GUINT64_TO_LE((uint64_t)retval),
 		.lost = GUINT64_TO_LE(hook->lost),
 	};

@@ -12,8 +12,12 @@ and the name of the file; a process that has gone is ProcessLookupError, also wh
 has its pid.  Text of the guest is str, decoded as UTF-8 with surrogateescape, so that
 text.encode("utf-8", "surrogateescape") is always what the guest had.
 """
+from .event import Event
+from .filters import FilterError
 from .guest import Guest
+from .hooks import Events, Hook
 from .memory import ShortRead, ShortWrite
 from .process import Mapping, Process
 
-__all__ = ["Guest", "Mapping", "Process", "ShortRead", "ShortWrite"]
+__all__ = ["Event", "Events", "FilterError", "Guest", "Hook", "Mapping", "Process", "ShortRead",
+           "ShortWrite"]

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""guest: a mount, and the processes in it."""
+"""guest: a mount, the processes in it, and hooks of what they do."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .files import read_file
+from .filters import Test, compose
+from .hooks import Events, Handler, Hook, Hooks
 from .process import Process
 
 
@@ -14,6 +16,7 @@ class Guest:
 
     def __init__(self, mount: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(mount)
+        self._hooks = Hooks()
         if "hypermemfs" not in self.info:
             raise ValueError(f"{self.path} is no mount of hypermemfs")
 
@@ -37,3 +40,51 @@ class Guest:
     def process(self, pid: int) -> Process:
         """The process that has this pid now.  ProcessLookupError: there is none."""
         return Process(self, pid)
+
+    # Hooks of system calls: see hooks.py.
+
+    def hook(self, filter: str, *, name: str | None = None, timeout: float | None = None,
+             regs: bool = False, trace: bool = False,
+             **tests: Test) -> Callable[[Handler], Hook]:
+        """A decorator: run() has the function called with each event of the filter.
+
+        The tests are more that must hold: comm="sh", arg1=0x89f1, arg0="/etc/passwd" (what it
+        points to), uid=range(1000, 2000), retval=(-2, -13).  FilterError: the filter is none.
+        trace: nobody waits.  regs: events have the user's registers.  name: of the hook's
+        directory, which must not be there.  timeout: seconds that a call waits for its handler.
+        """
+        data = compose(filter, tests, _flags(regs, trace))
+
+        def make(handler: Handler) -> Hook:
+            hook = Hook(self, data, handler, name, timeout)
+            self._hooks.add(hook)
+            return hook
+
+        return make
+
+    def events(self, filter: str, *, name: str | None = None, timeout: float | None = None,
+               regs: bool = False, trace: bool = False, **tests: Test) -> Events:
+        """An iterator over the events of a hook of its own, which goes with it."""
+        return Events(self, compose(filter, tests, _flags(regs, trace)), name, timeout)
+
+    @property
+    def hooks(self) -> list[Hook]:
+        """Those that have handlers."""
+        return list(self._hooks)
+
+    def run(self, seconds: float | None = None) -> None:
+        """Call the handlers, until there is no hook any more, or one calls stop(), or the time is
+        up.  The hooks stay."""
+        self._hooks.run(seconds)
+
+    def stop(self) -> None:
+        """run() returns after this event."""
+        self._hooks.stop()
+
+    def close(self) -> None:
+        """Remove the hooks that have handlers."""
+        self._hooks.close()
+
+
+def _flags(regs: bool, trace: bool) -> str:
+    return " ".join(["regs"] * regs + ["trace"] * trace)

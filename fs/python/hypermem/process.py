@@ -134,6 +134,11 @@ class Process(Memory):
         return self._pid
 
     @property
+    def start(self) -> int:
+        """When it started, in ns since the guest booted, as exactly as /proc tells it."""
+        return int(self._start) * 10_000_000
+
+    @property
     def comm(self) -> str:
         """Its name, of at most 15 bytes (a kernel thread's may be longer)."""
         return decode(self._read("comm").removesuffix(b"\n"))
@@ -169,6 +174,10 @@ class Process(Memory):
             raise
         self.check()
         return fds
+
+    def fd(self, number: int) -> str:
+        """What it has open as that descriptor.  FileNotFoundError: nothing."""
+        return self._readlink(f"fd/{int(number)}")
 
     @property
     def maps(self) -> list[Mapping]:
