@@ -10,6 +10,7 @@
  *	hook_frame.c	calls that are being looked at: one per task at most
  *	hook_call.c	such a call from its entry to its return
  *	hook_event.c	events on their way to the host
+ *	hook_step.h	a probed function's first instruction
  *	hook_arch.h	where an architecture has arguments and registers
  *
  * A probe's handler cannot sleep.  So it sends the call to hook_call.c, by changing the
@@ -210,7 +211,7 @@ struct hook_frame *hook_frame_current(void);
 /* More for others, in process context. */
 void hook_frames_refill(void);
 void hook_frame_release(struct hook_frame *frame);
-/* The task is about to make a call that does not return.  The frame is not the caller's any more. */
+/* The task is about to make a call that does not return; the frame is not its caller's any more. */
 void hook_frame_leave(struct hook_frame *frame);
 /* The probe has been taken away. */
 void hook_frames_forget(struct hook_probe *probe);

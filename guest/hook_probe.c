@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "hook.h"
 #include "hook_arch.h"
+#include "hook_step.h"
 
 static LIST_HEAD(hook_probes);
 
@@ -52,15 +53,15 @@ static void probe_missed(const struct hook_set *set)
 		atomic64_inc(&set->hooks[i]->counts->missed);
 }
 
-static int probe_handle(struct kprobe *kprobe, struct pt_regs *regs)
+/* Send the call to hook_call.c, if it may be for a hook. */
+static bool probe_redirects(struct hook_probe *probe, struct pt_regs *regs)
 {
-	struct hook_probe *probe = container_of(kprobe, struct hook_probe, kprobe);
 	struct hook_frame look, *frame;
 	const struct hook_set *set;
-	int rc = 0;
+	bool rc = false;
 
 	if ((current->flags & PF_KTHREAD) || !current->mm || hook_frame_passes(probe))
-		return 0;
+		return false;
 	rcu_read_lock();
 	set = rcu_dereference(probe->set);
 	if (set) {
@@ -76,11 +77,18 @@ static int probe_handle(struct kprobe *kprobe, struct pt_regs *regs)
 			hypermem_redirect(regs, hook_call_entry());
 		} else {
 			probe_missed(set);
-			rc = 0;
+			rc = false;
 		}
 	}
 	rcu_read_unlock();
 	return rc;
+}
+
+static int probe_handle(struct kprobe *kprobe, struct pt_regs *regs)
+{
+	struct hook_probe *probe = container_of(kprobe, struct hook_probe, kprobe);
+
+	return probe_redirects(probe, regs) || hook_step(kprobe, regs);
 }
 
 static void probe_handled(struct kprobe *kprobe, struct pt_regs *regs, unsigned long flags)
@@ -133,8 +141,11 @@ static bool call_is(const char *call, const char *const *list)
 /* A probe that nobody has yet; NULL: the function cannot be probed. */
 static struct hook_probe *probe_new(const struct hook_symbol *symbol, bool bulk)
 {
-	struct hook_probe *probe = kzalloc(sizeof(*probe), GFP_KERNEL);
+	struct hook_probe *probe;
 
+	if (!hook_step_is_known((void *)symbol->addr))
+		return NULL;
+	probe = kzalloc(sizeof(*probe), GFP_KERNEL);
 	if (!probe)
 		return NULL;
 	probe->symbol = symbol;

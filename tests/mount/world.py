@@ -286,7 +286,7 @@ class World(abc.ABC):
 
     def forget_processes(self) -> None:
         """Kill what the test has spawned."""
-        for pid in self._pids:
+        for pid in list(self._pids):
             with contextlib.suppress(OSError, lab.LabError):
                 self.kill(pid)
         self._pids.clear()
@@ -328,6 +328,7 @@ class HostWorld(World):
             child.wait()
             out.close()
             del self._children[pid]
+            self._pids.remove(pid)  # from now on it may be anybody's
 
     def output(self, pid: int) -> bytes:
         return os.pread(self._children[pid][1].fileno(), 1 << 20, 0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import random
 import re
 import signal
-import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ import machines
 from conftest import Kit, booted
 from hook import (AND, ATTENDED, BEGINS, COMM, COMPAT, CONTAINS, ENABLED, ENDS, ENTER, EQ, GE, GT,
                   HOOK, IN, INT, IS_COMPAT, IS_RETURN, LE, LT, NE, NOT, NOT_IN, NR, NUMBER, OR, PID,
-                  REGS, REPLY, RETURN, RETVAL, SET, SIGNED, SKIPPED, STRING, TID, TRACE, UID,
+                  REGS, REPLY, RETURN, RETVAL, SET, SIGNED, SKIPPED, STRING, TEST, TID, TRACE, UID,
                   VERDICT, WAIT, WAITS, Event, Hooks, Test)
 from lab import Guest
 from link import CHUNK, DATA, READONLY, Link, errno_name
@@ -97,6 +97,10 @@ class Caller:
         """All that it has said, once it has come to its end."""
         self.said(rb"end=1\n", timeout)
         return self.guest.output(self.pid)
+
+    def kill(self, sig: signal.Signals) -> None:
+        """By its name: numbers are not the same everywhere."""
+        self.guest.run(["kill", f"-{sig.name[3:]}", str(self.pid)], check=True)
 
     def gone(self, timeout: float = 20.0) -> bool:
         end = time.monotonic() + patience(timeout)
@@ -370,7 +374,8 @@ def matches(hooks: Hooks, cases: list, names: str, flags: int,
             run: Callable[[], object]) -> list[bool]:
     """Which of so many filters match the one call of ours that there is."""
     for n, items in enumerate(cases, 1):
-        items = items if isinstance(items, tuple) and not isinstance(items, (Test, Str)) else (items,)
+        if isinstance(items, (Test, Str)):
+            items = (items,)
         hooks.set(n, names, flags | TOLD, **program(*items, ME, BOTH_HOLD))
     run()
     found = [hooks.counts(n)["matched"] for n in range(1, len(cases) + 1)]
@@ -532,7 +537,8 @@ def test_all_calls_are_told_in_order(hooks: Hooks, call: Call) -> None:
     seen = []
     while not seen or seen[-1].call != "exit_group":
         seen.append(hooks.next())
-    at = next(n for n, event in enumerate(seen) if event.call == "ioctl" and event.args[1] == 0x89f1)
+    at = next(n for n, event in enumerate(seen)
+              if event.call == "ioctl" and event.args[1] == 0x89f1)
     assert seen[at + 1].flags == IS_RETURN and seen[at + 1].retval == -errno.EBADF
     assert seen[at + 2].call in ("write", "writev", "fstat", "newfstat", "newfstatat", "statx")
     assert {event.pid for event in seen} == {caller.pid}
@@ -549,7 +555,7 @@ def test_a_filter_for_all_calls_lets_others_alone(guest: Guest, hooks: Hooks, ca
     for _ in range(10):
         assert guest.run("ls / | wc -l; echo $((1 + 1)); cat /proc/self/stat >/dev/null").rc == 0
     assert hooks.none(0.5)
-    guest.kill(load.pid, signal.SIGTERM)
+    load.kill(signal.SIGTERM)
     assert b"wrong=0" in load.end()
     assert not any(hooks.counts(1).values())
 
@@ -839,19 +845,19 @@ def test_a_hook_may_go_and_come_while_its_calls_sleep(guest: Guest, hooks: Hooks
         caller = call("sleep", "read")
         hooks.reply(hooks.next())
         hooks.remove(1)
-        guest.kill(caller.pid, signal.SIGUSR1)
+        caller.kill(signal.SIGUSR1)
         assert caller.result() == -errno.EINTR
     assert hooks.none(0.1)
 
 
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("phase", [ENTER, RETURN], ids=["enter", "return"])
-def test_a_process_that_waits_can_be_killed(guest: Guest, hooks: Hooks, call: Call, sig: int,
+def test_a_process_that_waits_can_be_killed(hooks: Hooks, call: Call, sig: signal.Signals,
                                             phase: int) -> None:
     hooks.set(1, "getppid", phase | ON, **MINE, timeout_ms=3600000)
     caller = call("getppid", 1)
     event = hooks.next()
-    guest.kill(caller.pid, sig)
+    caller.kill(sig)
     assert caller.gone()
     wait_until(lambda: hooks.counts(1)["killed"] == 1)
     with fails(errno.ESRCH):
@@ -863,12 +869,12 @@ def test_a_process_that_waits_can_be_stopped_and_continued(guest: Guest, hooks: 
     hooks.set(1, "getppid", **MINE)
     caller = call("getppid", 1)
     event = hooks.next()
-    guest.kill(caller.pid, signal.SIGSTOP)
+    caller.kill(signal.SIGSTOP)
     time.sleep(0.2)
     hooks.reply(event, retval=3)
     time.sleep(0.2)
     assert b"result" not in guest.output(caller.pid)
-    guest.kill(caller.pid, signal.SIGCONT)
+    caller.kill(signal.SIGCONT)
     assert caller.result() == 3
 
 
@@ -877,7 +883,7 @@ def test_a_signal_does_not_end_the_wait(guest: Guest, hooks: Hooks, call: Call) 
     hooks.set(1, "read", BOTH, **mine(number(0, EQ, 77)))
     caller = call("sleep", "read")
     event = hooks.next()
-    guest.kill(caller.pid, signal.SIGUSR1)
+    caller.kill(signal.SIGUSR1)
     assert hooks.none(0.3)
     assert b"result" not in guest.output(caller.pid)
     hooks.reply(event, retval=1)
@@ -1052,14 +1058,14 @@ def test_a_signal_during_a_hooked_call(guest: Guest, hooks: Hooks, call: Call, h
     caller = call("sleep", "read", how)
     hooks.reply(hooks.next())
     time.sleep(0.2)
-    guest.kill(caller.pid, signal.SIGUSR1)
+    caller.kill(signal.SIGUSR1)
     if how == "restart":
         event = hooks.next()
         assert event.flags == WAITS  # it is made again
         hooks.reply(event)
         assert hooks.counts(1)["restarted"] == 1
         time.sleep(0.2)
-        guest.kill(caller.pid, signal.SIGUSR1)  # whose handler brings what it waits for
+        caller.kill(signal.SIGUSR1)  # whose handler brings what it waits for
         event = hooks.next()
         if not event.flags & IS_RETURN:
             hooks.reply(event)
@@ -1223,7 +1229,7 @@ def test_hooks_come_and_go_under_load(guest: Guest, hooks: Hooks, call: Call,
         while not hooks.none(0.0):
             hooks.next()
     for load in loads:
-        guest.kill(load.pid, signal.SIGTERM)
+        load.kill(signal.SIGTERM)
     for load in loads:
         assert b" wrong=0\n" in load.end(60)
     wait_until(lambda: not probes(guest), 60)
@@ -1354,8 +1360,8 @@ def test_a_hooks_number_has_32_bits(link: Link, hooks: Hooks, n: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nosuchcall", "sys_getppid", "../getppid", "getppid ", "**",
-                                  "get", "__x64_sys_getppid", "\xff\x01", "x" * 1000, "%s%n", "schedule",
-                                  "do_exit", "printk"])
+                                  "get", "__x64_sys_getppid", "\xff\x01", "x" * 1000, "%s%n",
+                                  "schedule", "do_exit", "printk"])
 def test_a_call_that_is_none_is_not_found(hooks: Hooks, name: str) -> None:
     with fails(errno.ENOENT):
         hooks.set(1, name, **MINE)
@@ -1421,21 +1427,19 @@ def test_a_read_only_session_has_no_hooks(link: Link) -> None:
 
 
 def test_bytes_of_all_kinds_are_no_oops(link: Link, hooks: Hooks, call: Call) -> None:
-    import random
     rand = random.Random(1)
     load = call("load")
     load.said(rb"ready")
     for n in range(300):
         tests = rand.randrange(4)
-        program_ = b"".join(struct.pack("<BBBBIQQQ", rand.randrange(7), rand.randrange(14),
-                                        rand.randrange(12), rand.randrange(4), 0,
-                                        rand.getrandbits(64), rand.randrange(20), rand.randrange(20))
-                            for _ in range(tests))
-        data = HOOK.pack(rand.randrange(64), rand.choice([1, 5, 20]), tests, 8, 10, 0) + program_ + \
-            b"getppid\0" + bytes(10)
+        noise = b"".join(TEST.pack(rand.randrange(7), rand.randrange(14), rand.randrange(12),
+                                   rand.randrange(4), 0, rand.getrandbits(64),
+                                   rand.randrange(20), rand.randrange(20)) for _ in range(tests))
+        data = HOOK.pack(rand.randrange(64), rand.choice([1, 5, 20]), tests, 8, 10, 0)
+        data += noise + NAME + bytes(10)
         link.call(SET, addr=rand.randrange(3), data=data)
     for n in 1, 2:
         with contextlib.suppress(OSError):
             hooks.remove(n)
-    load.guest.kill(load.pid, signal.SIGTERM)
+    load.kill(signal.SIGTERM)
     assert b" wrong=0\n" in load.end()
