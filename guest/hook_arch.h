@@ -217,8 +217,10 @@ static inline u64 hook_reg_value(const struct pt_regs *regs, const struct hook_r
 
 /*
  * Where in a function the probe goes: bytes behind its beginning, all of them instructions
- * without effect.  A place that the function tracer has for itself takes the kernel much
- * longer to change, and a landing pad for indirect branches must stay what it is.
+ * without effect.  Not where the function tracer has its own: that takes the kernel much
+ * longer to change, and while it does, a processor that has met the old breakpoint late
+ * takes it for a probe's that has none, and panics.  And a landing pad for indirect
+ * branches must stay what it is.
  */
 static inline unsigned int hook_probe_offset(const void *function)
 {

@@ -123,11 +123,9 @@ static struct hook_probe *probe_find(const struct hook_symbol *symbol)
 	return NULL;
 }
 
-static kprobe_opcode_t *symbol_place(const struct hook_symbol *symbol, bool bulk)
+static kprobe_opcode_t *symbol_place(const struct hook_symbol *symbol)
 {
-	unsigned int offset = bulk ? hook_probe_offset((void *)symbol->addr) : 0;
-
-	return (kprobe_opcode_t *)(symbol->addr + offset);
+	return (kprobe_opcode_t *)(symbol->addr + hook_probe_offset((void *)symbol->addr));
 }
 
 static bool call_is(const char *call, const char *const *list)
@@ -139,7 +137,7 @@ static bool call_is(const char *call, const char *const *list)
 }
 
 /* A probe that nobody has yet; NULL: the function cannot be probed. */
-static struct hook_probe *probe_new(const struct hook_symbol *symbol, bool bulk)
+static struct hook_probe *probe_new(const struct hook_symbol *symbol)
 {
 	struct hook_probe *probe;
 
@@ -153,7 +151,7 @@ static struct hook_probe *probe_new(const struct hook_symbol *symbol, bool bulk)
 	probe->leaves = call_is(probe->call, hook_leaving);
 	probe->renames = call_is(probe->call, hook_renaming);
 	if (symbol->addr)
-		probe->kprobe.addr = symbol_place(symbol, bulk);
+		probe->kprobe.addr = symbol_place(symbol);
 	else
 		probe->kprobe.symbol_name = symbol->name;
 	probe->kprobe.pre_handler = probe_handle;
@@ -182,7 +180,6 @@ int hook_probes_find(struct hook *hook)
 {
 	const struct hook_symbol *symbol = NULL;
 	struct hook_probe *probe;
-	bool bulk = !strcmp(hook->names, "*");
 	int rc = hook_symbols_find();
 
 	if (rc)
@@ -193,7 +190,7 @@ int hook_probes_find(struct hook *hook)
 	while ((symbol = hook_symbol_next(symbol))) {
 		if (!hook_names_symbol(hook, symbol))
 			continue;
-		probe = probe_find(symbol) ?: probe_new(symbol, bulk);
+		probe = probe_find(symbol) ?: probe_new(symbol);
 		if (!probe)
 			continue;
 		refcount_inc(&probe->refs);

@@ -2,6 +2,7 @@
 """pid/N/mem: reading memory at its addresses."""
 import contextlib
 import os
+import re
 import struct
 from collections.abc import Iterator
 
@@ -41,7 +42,7 @@ def test_every_mapping_is_the_same_as_in_proc(world: World, victim: Victim) -> N
     with opened(world, victim.pid) as fd:
         for line in world.proc(victim.pid, "maps").decode(errors="replace").splitlines():
             start, end = (int(n, 16) for n in line.split()[0].split("-"))
-            if start >= 1 << 63 or "[stack]" in line or "[vvar" in line:
+            if re.search(r"\[(vsyscall|vectors|stack|vvar)", line):
                 continue
             assert os.pread(fd, end - start, start) == world.mem(victim.pid, start, end - start)
 
@@ -147,7 +148,9 @@ def test_seek_walks_all_mappings(world: World, victim: Victim) -> None:
     expected: list[list[int]] = []
     for line in world.proc(victim.pid, "maps").decode(errors="replace").splitlines():
         start, end = (int(n, 16) for n in line.split()[0].split("-"))
-        if "[vvar" in line or "[vsyscall]" in line:
+        # The gate area is no mapping; vvar is a device's memory, but on 32-bit ARM it is a page.
+        if re.search(r"\[(vsyscall|vectors)", line) or \
+                ("[vvar" in line and machines.current.arch != "armhf"):
             continue
         if expected and expected[-1][1] == start:
             expected[-1][1] = end

@@ -231,9 +231,10 @@ def _fetch(machine: Machine, source: Debian, out: Path) -> None:
     need("kmod", "xz-utils", "zstd", "debian-archive-keyring")
     apt = Apt(source.suite, machine.arch)
     apt.update()
-    apt.unpack(out / "tools", f"busybox-static:{machine.arch}")
-    shutil.copy(next((out / "tools").glob("**/bin/busybox")), out / "busybox")
-    shutil.rmtree(out / "tools")
+    if apt.arch != apt.native:  # else this system's is as good, and perhaps newer
+        apt.unpack(out / "tools", f"busybox-static:{machine.arch}")
+        shutil.copy(next((out / "tools").glob("**/bin/busybox")), out / "busybox")
+        shutil.rmtree(out / "tools")
     releases = apt.releases(source)
     if not releases:
         raise KitError(f"{source.suite} has no linux-headers-{source.version}.*-{source.flavour}")
