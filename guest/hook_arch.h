@@ -256,10 +256,12 @@ static inline void *hook_probe_function(const struct kprobe *kprobe)
 
 #ifdef CONFIG_ARCH_HAS_SYSCALL_WRAPPER
 
+/* Not asmlinkage, which would be another place for the argument on i386. */
+#define HOOK_LINKAGE
 #define HOOK_WORDS	unsigned long w0
 #define HOOK_PASS	w0
 
-typedef asmlinkage long (*hook_function)(const struct pt_regs *regs);
+typedef long (*hook_function)(const struct pt_regs *regs);
 
 /* changed: bits of the args that are others than the caller's. */
 static inline long hook_function_call(void *function, const unsigned long *words,
@@ -280,6 +282,7 @@ static inline long hook_function_call(void *function, const unsigned long *words
 
 #else
 
+#define HOOK_LINKAGE	asmlinkage
 /* As many as the widest call has on any of these. */
 #define HOOK_WORDS	unsigned long w0, unsigned long w1, unsigned long w2, unsigned long w3, \
 			unsigned long w4, unsigned long w5, unsigned long w6, unsigned long w7

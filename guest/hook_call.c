@@ -234,7 +234,7 @@ static bool call_has_failed_for_us(const struct hook_frame *frame, long result)
 	return true;
 }
 
-static asmlinkage long hook_call(HOOK_WORDS)
+static HOOK_LINKAGE long hook_call(HOOK_WORDS)
 {
 	const unsigned long words[] = { HOOK_PASS };
 	struct hook_frame *frame = hook_frame_current();

@@ -115,9 +115,10 @@ class Hooks:
 
     def none(self, seconds: float = 0.3) -> bool:
         try:
-            self._events.insert(0, self.next(seconds))
+            event = self.next(seconds)  # which may make another list
         except TimeoutError:
             return True
+        self._events.insert(0, event)
         return False
 
     def reply(self, event: Event, retval: int | None = None, skip: bool = False,
