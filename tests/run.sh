@@ -59,7 +59,7 @@ tests_of() {
     suite=$1
     shift
     printf '\n== %s\n' "$suite"
-    timeout 1200 /usr/bin/python3 -m pytest -q -rs -p no:cacheprovider $long \
+    timeout 2400 /usr/bin/python3 -m pytest -q -rs -p no:cacheprovider $long \
         --junitxml="$results/$suite.xml" -o junit_suite_name="$suite" "$@"
     # 1: some have failed, and the file says which; anything else is a failure of its own.
     status=$?
