@@ -110,9 +110,9 @@ class Machine:
 
     def _boot(self, build: Path, smp: int, ram: int) -> Guest:
         files: dict[str | bytes | os.PathLike, str] = {
-            build / "guest/hypermem.ko": "/hypermem.ko",
-            build / "echo/hypermem_echo.ko": "/hypermem_echo.ko",
-            build / "count/hypermem_count.ko": "/hypermem_count.ko",
+            build / "modules/guest/hypermem.ko": "/hypermem.ko",
+            build / "modules/echo/hypermem_echo.ko": "/hypermem_echo.ko",
+            build / "modules/count/hypermem_count.ko": "/hypermem_count.ko",
             **{self.programs / name: f"/bin/{name}" for name in GUEST_PROGRAMS},
             **with_libraries(QGA, str(QGA))}
         for tool in TOOLS:

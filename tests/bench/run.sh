@@ -43,12 +43,12 @@ program() {
 
 # A module from a copy of guest/: others may be building there.
 module() {
-    mkdir -p "$build/$1"
-    rm -f "$build/$1"/*.[ch]
+    mkdir -p "$build/modules/$1"
+    rm -f "$build/modules/$1"/*.[ch]
     cp -pR "$top"/guest/*.[ch] "$top"/guest/*.sh "$top/guest/Kbuild" "$top/guest/Makefile" \
-        "$top/guest/uapi" "$build/$1/" || exit 1
-    [ ! -d "$here/$1" ] || cp -p "$here/$1"/* "$build/$1/" || exit 1
-    quietly make -C "$build/$1" KDIR="$headers"
+        "$top/guest/uapi" "$build/modules/$1/" || exit 1
+    [ ! -d "$here/$1" ] || cp -p "$here/$1"/* "$build/modules/$1/" || exit 1
+    quietly make -C "$build/modules/$1" KDIR="$headers"
 }
 
 progress 'packages'

@@ -160,7 +160,7 @@ def test_before_hello_there_is_only_reset(guest: Guest, victim: dict) -> None:
 
 
 def test_an_unknown_operation_is_refused_and_skipped(link: Link, victim: dict) -> None:
-    for op in 16, 0xff, 0, 16 | DATA, 0xff | DATA, READ | DATA, WRITE & ~DATA, HELLO & ~DATA:
+    for op in 0x80, 0xff, 0, 0x80 | DATA, 0xff | DATA, READ | DATA, WRITE & ~DATA, HELLO & ~DATA:
         reply = link.call(op, victim["pid"], size=1000, data=bytes(1000))
         assert errno_name(reply) == "EOPNOTSUPP"
         assert link.get(READ, victim["pid"], victim["region"], 8) == pattern(victim["region"], 8)
