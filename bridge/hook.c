@@ -74,9 +74,11 @@ int hm_hook_set_filter(struct hm_hook *hook, const struct hm_filter *filter)
 	old = hook->filter;
 	new = hook->filter = g_new(struct hm_filter, 1);
 	*new = *filter;
+	g_atomic_int_set(&hook->regs, !!(new->flags & HYPER_HOOK_REGS));
 	rc = hm_hook_tell(hook, 0);
 	if (rc < 0) {
 		hook->filter = old;
+		g_atomic_int_set(&hook->regs, old && (old->flags & HYPER_HOOK_REGS));
 		g_free(new);
 	} else {
 		g_free(old);

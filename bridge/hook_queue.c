@@ -104,6 +104,9 @@ bool hm_hook_queue_push(struct hm_hook *hook, struct hm_event *event)
 	bool kept;
 
 	hook->received++;
+	/* What was not asked for could be taken for anything. */
+	if (!g_atomic_int_get(&hook->regs))
+		event->n_regs = 0;
 	hook_sweep(hook, now);
 	kept = hook->attended && queue_has_room(hook, event);
 	if (kept)
