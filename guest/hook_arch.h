@@ -238,6 +238,15 @@ static inline unsigned int hook_probe_offset(const void *function)
 		offset += 5;
 	else
 		offset = 0;
+#elif defined(CONFIG_RISCV)
+	/* Room for two instructions; some kernels have the first of them there all the time. */
+	static const u32 nop = 0x13, auipc_t0 = 0x297, compressed_nops = 0x10001;
+	const u32 *room = function;
+
+	if ((room[0] == nop || (room[0] & 0xfff) == auipc_t0) && room[1] == nop)
+		offset = 8;
+	else if (room[0] == compressed_nops && room[1] == compressed_nops)
+		offset = 8;
 #endif
 	return offset;
 }
