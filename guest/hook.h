@@ -219,7 +219,7 @@ void hook_frames_forget(struct hook_probe *probe);
 /* From now on the frame can be found by its id; -ESRCH: the hook has gone. */
 int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id);
 void hook_frame_wait_end(struct hook_frame *frame);
-/* -ESRCH: nobody waits for it. */
+/* -ESRCH: nobody waits for it; -EINVAL: such a call cannot go on so. */
 int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_verdict *verdict);
 /* Whoever waits for this hook goes on. */
 void hook_frames_abandon(const struct hook *hook);

@@ -90,7 +90,7 @@ static void call_obey(struct hook_frame *frame, bool returns)
 static void call_killed(struct hook_frame *frame)
 {
 	frame->killed = true;
-	frame->skipped = true;
+	frame->skipped = !frame->probe->leaves;
 	frame->retval = -EINTR;
 }
 

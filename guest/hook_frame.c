@@ -218,6 +218,13 @@ static void frame_answer(struct hook_frame *frame)
 	complete(&frame->done);
 }
 
+/* Behind a call that does not return, the kernel may have no code to come back to. */
+static bool frame_obeys(const struct hook_frame *frame, const struct hook_verdict *verdict)
+{
+	return !frame->probe->leaves ||
+	       !(verdict->flags & (HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL));
+}
+
 int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_verdict *verdict)
 {
 	struct hook_frame *frame;
@@ -228,10 +235,12 @@ int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_ver
 	hlist_for_each_entry(frame, frames_waiting(id), waiting) {
 		if (frame->id != id || frame->hook->home != home)
 			continue;
+		rc = frame_obeys(frame, verdict) ? 0 : -EINVAL;
+		if (rc)
+			break;
 		frame->verdict = *verdict;
 		frame->replied = true;
 		frame_answer(frame);
-		rc = 0;
 		break;
 	}
 	raw_spin_unlock_irqrestore(&frames_lock, flags);

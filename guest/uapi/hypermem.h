@@ -477,7 +477,8 @@ struct hypermem_reg {
 #define HYPER_EVENT_SIZE_MAX	(sizeof(struct hypermem_event) + \
 				 HYPER_REGS_MAX * sizeof(struct hypermem_reg))
 
-#define HYPER_VERDICT_SKIP	0x1	/* entered: do not make the call */
+/* Entered: do not make the call.  EINVAL: it is one that does not return, as exit(). */
+#define HYPER_VERDICT_SKIP	0x1
 /* Its result is `retval`; entered: skip it, too.  -516 to -512 are no results: EINVAL. */
 #define HYPER_VERDICT_RETVAL	0x2
 #define HYPER_VERDICT_ARG(k)	(0x100U << (k))	/* entered: argument k is args[k] */

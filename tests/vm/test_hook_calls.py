@@ -1023,14 +1023,29 @@ def test_a_call_that_ends_the_process_is_told(hooks: Hooks, call: Call) -> None:
     assert hooks.none(0.2)
 
 
-def test_the_end_of_a_process_can_be_put_off(hooks: Hooks, call: Call) -> None:
-    hooks.set(1, "exit", BOTH, **MINE)
-    caller = call("raw", "exit", 9)
-    hooks.reply(hooks.next(), retval=4)
+@pytest.mark.parametrize("name", ["exit", "exit_group"])
+def test_a_call_that_does_not_return_is_not_skipped(hooks: Hooks, call: Call, name: str) -> None:
+    """Kernels are compiled to have nothing behind it."""
+    hooks.set(1, name, BOTH, **MINE)
+    caller = call("raw", name, 9)
     event = hooks.next()
-    assert event.flags & SKIPPED
-    hooks.reply(event)
-    assert caller.result() == 4
+    with fails(errno.EINVAL):
+        hooks.reply(event, retval=4)
+    with fails(errno.EINVAL):
+        hooks.reply(event, skip=True)
+    hooks.reply(event, arg0=3)
+    assert caller.gone()
+    assert hooks.none(0.2)
+    assert hooks.counts(1)["replied"] == 1
+
+
+def test_a_process_that_waits_to_end_can_be_killed(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "exit_group", BOTH, **MINE, timeout_ms=3600000)
+    caller = call("raw", "exit_group", 9)
+    hooks.next()
+    caller.kill(signal.SIGKILL)
+    assert caller.gone()
+    assert hooks.counts(1)["killed"] == 1
 
 
 def test_the_status_of_a_process_is_changed(guest: Guest, hooks: Hooks, call: Call) -> None:
