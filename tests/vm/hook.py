@@ -44,6 +44,9 @@ class Test(NamedTuple):
                          self.a & ALL_ONES, self.b & ALL_ONES)
 
 
+Test.__test__ = False  # type: ignore[attr-defined]  # pytest: it is no class of tests
+
+
 class Event(NamedTuple):
     id: int
     hook: int
