@@ -45,11 +45,15 @@ def test_a_stopped_guest_times_out_and_goes_on(world: VmWorld, victim: Victim) -
 @pytest.mark.needs("modules")
 def test_a_module_that_is_unloaded_and_loaded_again_is_another_boot(world: VmWorld,
                                                                   victim: Victim) -> None:
-    with opened(world, victim.pid) as fd:
-        assert world.run("rmmod hypermem").rc == 0
-        assert errno_of(lambda: os.pread(fd, 8, victim["region"])) in ("ENOTCONN", "ETIMEDOUT")
-        assert world.run("insmod /hypermem.ko").rc == 0
-        wait_for(lambda: world.path(1, "comm").exists(), 30)
-        assert errno_of(lambda: os.pread(fd, 8, victim["region"])) == "ESTALE"
-    with opened(world, victim.pid) as fd:
-        assert os.pread(fd, 8, victim["region"]) == pattern(victim["region"], 8)
+    with world.mount("-o", "timeout=2") as mount:
+        mem = mount.mnt / "pid" / str(victim.pid) / "mem"
+        region = victim["region"]
+        with mem.open("rb", buffering=0) as old:
+            assert world.run("rmmod hypermem").rc == 0
+            assert errno_of(lambda: os.pread(old.fileno(), 8, region)) in ("ENOTCONN", "ETIMEDOUT")
+            assert world.run("insmod /hypermem.ko").rc == 0
+            # Names may be a second old: that the process is there again says its memory.
+            wait_for(lambda: errno_of(lambda: os.pread(old.fileno(), 8, region)) == "ESTALE", 30)
+        with mem.open("rb", buffering=0) as new:
+            assert os.pread(new.fileno(), 8, region) == pattern(region, 8)
+        mount.check(talks=True)

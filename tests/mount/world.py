@@ -78,7 +78,11 @@ def errno_of(call: Callable[[], Any]) -> str:
 
 
 class Mount:
-    """A daemon in the foreground and what it has mounted."""
+    """A daemon in the foreground and what it has mounted.
+
+    It waits for a guest for longer than it does by default: a busy host may keep a guest from
+    running for a while.  What is about timeouts says `timeout=` itself.
+    """
 
     live: set[Mount] = set()
 
@@ -88,8 +92,9 @@ class Mount:
         self._log = tempfile.TemporaryFile()
         self._checked = 0
         env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
-        self.process = subprocess.Popen([daemon, "-f", *options, chardev, self.mnt], env=env,
-                                        stdin=subprocess.DEVNULL, stdout=self._log,
+        waits = [] if machines.current.name == machines.THIS_HOST else ["-o", f"timeout={patience(30):.0f}"]
+        self.process = subprocess.Popen([daemon, "-f", *waits, *options, chardev, self.mnt],
+                                        env=env, stdin=subprocess.DEVNULL, stdout=self._log,
                                         stderr=self._log)
         Mount.live.add(self)
         wait_for(lambda: self.process.poll() is not None or os.path.ismount(self.mnt))

@@ -153,6 +153,7 @@ TABLE = {machine.name: machine for machine in (
 )}
 
 DEFAULT = "amd64-6.1"
+THIS_HOST = "this host"
 current = TABLE[DEFAULT]
 records: Path | None = None  # a directory for consoles and such, if they are to be kept
 
@@ -169,7 +170,7 @@ def use(name: str) -> Machine:
 def use_this_host() -> Machine:
     """The machine that tests are about is the one that they run on."""
     global current
-    current = replace(TABLE[DEFAULT], name="this host", arch=platform.machine(),
+    current = replace(TABLE[DEFAULT], name=THIS_HOST, arch=platform.machine(),
                       byteorder=sys.byteorder, word_bits=8 * struct.calcsize("P"),
                       page=os.sysconf("SC_PAGESIZE"), slow=1.0)
     return current

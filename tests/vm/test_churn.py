@@ -113,7 +113,7 @@ class Reader:
     def counts(self) -> dict[str, float]:
         """Wait for it; what it has counted.  Nothing was wrong."""
         try:
-            out, err = self.process.communicate(timeout=self.seconds + patience(30))
+            out, err = self.process.communicate(timeout=self.seconds + patience(60))
         except subprocess.TimeoutExpired:
             self.process.kill()
             out, err = self.process.communicate(timeout=10)
