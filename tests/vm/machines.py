@@ -148,7 +148,8 @@ TABLE = {machine.name: machine for machine in (
     _machine("loong64-7.2", "loong64", Debian("sid", "7.2", "loong64"), "qemu-system-loongarch64",
              "virt", "-cpu", "la464", target="loongarch64-linux-gnu",
              packages=("qemu-system-misc",), page=16384, serial="", slow=4.0,
-             unavailable="Debian 12 has no compiler for the programs of its guests",
+             unavailable="QEMU 7.2 starts no kernel of Debian's for it: it wants an ELF file, and "
+                         "has no room for Debian's firmware",
              features=frozenset({"reset"})),
 )}
 
