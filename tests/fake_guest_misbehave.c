@@ -461,6 +461,7 @@ static const struct misbehaviour table[] = {
 	{ .name = "event-hook", .arg = EVENT_HOOK, .reply = hooks_spoil },
 	{ .name = "event-no-id", .arg = EVENT_NO_ID, .reply = hooks_spoil },
 	{ .name = "event-pid", .arg = EVENT_PID, .reply = hooks_spoil },
+	{ .name = "event-regs", .arg = EVENT_REGS, .reply = hooks_spoil },
 	{ .name = "event-twice", .arg = EVENT_TWICE, .reply = hooks_spoil },
 	{ .name = "event-none", .arg = EVENT_NONE, .reply = hooks_spoil },
 

@@ -90,7 +90,7 @@ enum window_lie {
 	WINDOW_BAD_HOLD,	/* a translation that does not add up */
 };
 
-/* fake_guest_hook.c: what is wrong with an event. */
+/* fake_guest_event.c: what is wrong with an event. */
 enum event_lie {
 	EVENT_MANY_REGS,
 	EVENT_REGS_BEYOND,	/* more registers than there is data */
@@ -100,12 +100,13 @@ enum event_lie {
 	EVENT_HOOK,		/* a hook that there has never been */
 	EVENT_NO_ID,
 	EVENT_PID,
+	EVENT_REGS,		/* registers that were not asked for */
 	EVENT_TWICE,
 	EVENT_NONE,		/* no event at all */
 };
 void hooks_spoil(struct request *request, struct frame *reply, int64_t how);
 
-/* Hooks end, and are this session's from now on. */
+/* fake_guest_hook.c.  Hooks end, and are this session's from now on. */
 void hooks_session(unsigned int session);
 int op_hook_set(struct request *request, struct frame *reply);
 int op_hook_remove(struct request *request, struct frame *reply);

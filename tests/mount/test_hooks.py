@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """hooks/: its files, its events, and that nobody hangs.
 
-The fake guest makes calls to order (see tests/fake_guest_hook.c): a hook on fake_N_MS has N
+The fake guest makes calls to order (see tests/fake_guest_caller.c): a hook on fake_N_MS has N
 calls, one every MS milliseconds.  What a reply does to a call is seen in the next one.
 """
 from __future__ import annotations
@@ -275,6 +275,38 @@ def test_a_reply_that_cannot_be_changes_nothing(hook: Hook) -> None:
         hook.write("reply", f"{event['id']} continue\n")
         assert hook.errno("reply", f"{event['id']} continue\n") == "ESRCH"
         assert events.next()["arg5"] == "0x1000"
+
+
+def test_a_result_between_functions_of_the_kernel_is_refused(world: World, real: Hook) -> None:
+    world.victim("caller", "10")
+    with real.events() as events:
+        real.filter("getppid enter return comm=caller")
+        for phase in "enter", "return":
+            event = events.next()
+            assert event["phase"] == phase
+            for retval in -512, -514, -516:
+                assert real.errno("reply", f"{event['id']} retval={retval}\n") == "EINVAL"
+            real.write("reply", f"{event['id']} continue\n")  # it has waited for this
+        for retval in -511, -517:
+            event = events.next()
+            real.write("reply", f"{event['id']} retval={retval}\n")
+            event = events.next()
+            assert (event["phase"], event["retval"]) == ("return", str(retval))
+            real.write("reply", f"{event['id']} continue\n")
+
+
+def test_a_call_that_does_not_return_is_not_skipped(world: World, real: Hook) -> None:
+    real.write("timeout", "60")
+    with real.events() as events:
+        real.filter("exit_group comm=sleep")
+        world.spawn(["sleep", "0"])
+        event = events.next()
+        assert (event["phase"], event["call"]) == ("enter", "exit_group")
+        for verbs in "skip", "retval=0", "skip retval=-1", "arg0=3 skip":
+            assert real.errno("reply", f"{event['id']} {verbs}\n") == "EINVAL", verbs
+        assert real.stats()["replied"] == 0
+        real.write("reply", f"{event['id']} arg0=3\n")
+        wait_for(lambda: real.stats()["replied"] == 1)
 
 
 @made_up
@@ -690,6 +722,20 @@ def test_an_event_that_cannot_be_is_not_told(mount: Mount, fake: FakeGuest, how:
             if events.ready(0.3):
                 break
         assert events.next()["call"].startswith("fake_")
+    hook.remove()
+
+
+@made_up
+def test_registers_that_were_not_asked_for_are_not_told(mount: Mount, fake: FakeGuest) -> None:
+    fake.misbehave("event-regs")
+    hook = Hook(mount.mnt)
+    with hook.events() as events:
+        hook.filter("fake_1_1 trace")
+        event = events.next()
+        assert event["call"] == "fake_1_1"
+        assert not {"sp", "pc", "orig_rax"} & event.keys()
+        hook.filter("fake_2_1 trace regs")
+        assert events.next()["sp"] == "0x7ffd12345678"
     hook.remove()
 
 

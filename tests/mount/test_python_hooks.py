@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """fs/python/hypermem: hooks, and plugins by hypermem-run.
 
-The calls are the fake guest's (tests/fake_guest_hook.c): a hook on fake_N_MS has N calls, one
+The calls are the fake guest's (tests/fake_guest_caller.c): a hook on fake_N_MS has N calls, one
 every MS milliseconds, and what became of one is seen in the next.  With a real guest's calls it is
 tests/vm/test_examples.py.
 """
