@@ -14,6 +14,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "mount")]
 import lab  # noqa: E402
+from caller import Call, Caller  # noqa: E402
+from hook import Hooks  # noqa: E402
 from lab import Guest  # noqa: E402
 from machines import patience  # noqa: E402
 from link import Link  # noqa: E402
@@ -34,6 +36,10 @@ def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
     kernel = lab.kernel()
     files = lab.module_files(pytestconfig)
     files[HERE / "inarow.c"] = "/bin/inarow"
+    files[HERE / "caller.c"] = "/bin/caller"
+    programs = lab.programs32(pytestconfig)
+    if "caller32" in programs:
+        files[programs["caller32"]] = "/bin/caller32"
     return Kit(kernel, lab.initramfs(directory / "initramfs", files, kernel))
 
 
@@ -104,11 +110,29 @@ def link(guest: Guest) -> Iterator[Link]:
 
 
 @pytest.fixture
+def hooks(link: Link) -> Hooks:
+    link.timeout = patience(100)  # it takes long to put probes on all calls
+    return Hooks(link)
+
+
+@pytest.fixture
+def call(guest: Guest) -> Iterator[Call]:
+    """Starts callers, and ends those that are left."""
+    yield lambda *args, **kwargs: Caller(guest, *args, **kwargs)
+    guest.run("killall -9 caller 2>/dev/null")
+
+
+@pytest.fixture
 def mount(guest: Guest, daemon: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
     """A mount of it."""
     with Mount(daemon, guest.hm_socket) as mount:
         yield mount
         mount.check(talks=bool(request.node.get_closest_marker("daemon_talks")))
+
+
+def reload(guest: Guest) -> None:
+    guest.run("rmmod hypermem", check=True, timeout=20)
+    guest.run("insmod /hypermem.ko", check=True)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,14 @@
 """Hooks as they are on the wire, for a Link: see guest/uapi/hypermem.h, "Hooks"."""
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import struct
 from collections.abc import Iterable
 from typing import NamedTuple
+
+import pytest
 
 from link import DATA, WRITE_OK, Link
 
@@ -20,6 +24,11 @@ ALL_ONES = (1 << 64) - 1
 
 IS_RETURN, IS_COMPAT, WAITS, SKIPPED = 1, 2, 4, 8
 SKIP, SET_RETVAL = 1, 2
+
+# What most hooks are.
+ON = ENABLED | ATTENDED
+BOTH = ENTER | RETURN | ON
+TOLD = TRACE | ON
 
 HOOK = struct.Struct("<IIHHHH")
 TEST = struct.Struct("<BBBBIQQQ")
@@ -45,6 +54,29 @@ class Test(NamedTuple):
 
 
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest: it is no class of tests
+
+
+class Str(NamedTuple):
+    """A test of a string, whose text is not in its place yet."""
+    field: int
+    compare: int
+    value: bytes
+
+
+def number(field: int, compare: int, a: int, b: int = 0, **kwargs: int) -> Test:
+    return Test(NUMBER, field, compare, a, b, **kwargs)
+
+
+def program(*items: Test | Str) -> dict:
+    """A filter, as Hooks.set() takes it."""
+    tests, text = [], b""
+    for item in items:
+        if isinstance(item, Str):
+            tests.append(Test(STRING, item.field, item.compare, len(text), len(item.value)))
+            text += item.value
+        else:
+            tests.append(item)
+    return {"tests": tests, "text": text}
 
 
 class Event(NamedTuple):
@@ -143,3 +175,8 @@ class Hooks:
     def _done(reply: object) -> None:
         if reply.op != WRITE_OK:
             raise OSError(reply.addr, os.strerror(reply.addr))
+
+
+def fails(error: int) -> contextlib.AbstractContextManager:
+    """What the guest refuses, with an errno of Linux's generic numbering."""
+    return pytest.raises(OSError, match=re.escape(f"[Errno {error}]"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """hooks/ of a real guest: from a filter's words to what a process gets, and back.
 
-What the module does with calls of all kinds is in test_hook_calls.py.
+What the module does with calls of all kinds is in the other test_hook_*.py.
 """
 from __future__ import annotations
 

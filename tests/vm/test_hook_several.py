@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""Several hooks on the same calls, up to as many as there can be, and many events."""
+from __future__ import annotations
+
+import errno
+import re
+import signal
+import time
+
+import pytest
+
+import machines
+from caller import FORKS, MINE, Call, mine
+from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, IS_RETURN, NE, ON, PID, RETURN, SKIPPED, TOLD,
+                  TRACE, WAITS, Hooks, fails, number)
+from lab import Guest
+from link import Link
+from machines import patience
+from world import wait_for
+
+pytestmark = pytest.mark.vm("is about the module")
+
+
+def test_hooks_of_a_call_take_turns_by_number(hooks: Hooks, call: Call) -> None:
+    for n in 30, 10, 20:
+        hooks.set(n, "getppid", BOTH, **MINE)
+    caller = call("getppid", 1)
+    seen = []
+    for _ in range(6):
+        event = hooks.next()
+        assert hooks.none(0.1)
+        seen.append((event.hook, bool(event.flags & IS_RETURN)))
+        hooks.reply(event)
+    assert caller.result() == 1
+    assert seen == [(n, back) for back in (False, True) for n in (10, 20, 30)]
+
+
+def test_the_second_hook_sees_what_the_first_has_changed(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "ioctl", BOTH, **mine(number(1, EQ, 0x89f1)))
+    hooks.set(2, "ioctl", BOTH, **mine(number(1, EQ, 0x1111)))
+    caller = call("raw", "ioctl", -1, 0x89f1, 5)
+    hooks.reply(hooks.next(), arg1=0x1111)
+    event = hooks.next()
+    assert (event.hook, event.args[:3]) == (2, ((1 << machines.current.word_bits) - 1, 0x1111, 5))
+    hooks.reply(event)
+    event = hooks.next()  # the first does not match any more
+    assert (event.hook, event.flags) == (2, WAITS | IS_RETURN)
+    hooks.reply(event, retval=99)
+    assert caller.result() == 99
+
+
+def test_results_go_from_hook_to_hook(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", RETURN | ON, **MINE)
+    hooks.set(2, "getppid", RETURN | ON, **MINE)
+    caller = call("getppid", 1)
+    hooks.reply(hooks.next(), retval=50)
+    event = hooks.next()
+    assert event.retval == 50
+    hooks.reply(event, retval=51)
+    assert caller.result() == 51
+
+
+def test_the_first_hook_may_skip_the_call_for_the_second(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", **MINE)
+    hooks.set(2, "getppid", BOTH, **MINE)
+    caller = call("getppid", 1)
+    hooks.reply(hooks.next(), retval=17)
+    event = hooks.next()
+    assert (event.hook, event.flags, event.retval) == (2, WAITS | IS_RETURN | SKIPPED, 17)
+    hooks.reply(event)
+    assert caller.result() == 17
+
+
+def test_a_new_session_has_no_hooks(link: Link, hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", **MINE)
+    first = call("getppid", 1)
+    hooks.next()
+    link.hello()
+    assert first.result() == 1
+    hooks = Hooks(link)
+    with fails(errno.ENOENT):
+        hooks.counts(1)
+    with fails(errno.ENOENT):
+        hooks.remove(1)
+    assert call("getppid", 1).result() == 1
+    hooks.set(1, "getppid", ENTER | TOLD, **MINE)
+    assert hooks.counts(1)["matched"] == 0
+    call("getppid", 1).end()
+    assert hooks.next().call == "getppid"
+
+
+def test_a_hook_may_be_disabled_and_keeps_its_counts(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", ENTER | TOLD, **MINE)
+    call("getppid", 3).end()
+    hooks.set(1, "getppid", ENTER | TRACE | ATTENDED, **MINE)
+    call("getppid", 3).end()
+    assert hooks.counts(1)["matched"] == 3
+    hooks.set(1, "getppid", ENTER | TOLD, **MINE)
+    call("getppid", 1).end()
+    assert hooks.counts(1)["matched"] == 4
+
+
+def test_nobody_waits_while_nobody_takes_events(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", BOTH & ~ATTENDED, **MINE)
+    hooks.set(2, "getppid", ENTER | TRACE | ENABLED, **MINE)
+    assert call("getppid", 3).end().count(b"result=1\n") == 3
+    assert (hooks.counts(1)["matched"], hooks.counts(1)["unattended"]) == (6, 6)
+    assert (hooks.counts(2)["matched"], hooks.counts(2)["dropped"]) == (3, 3)
+    assert hooks.none()
+
+
+@pytest.mark.limit(120)
+def test_a_hundred_hooks_on_a_call(guest: Guest, hooks: Hooks, call: Call) -> None:
+    for n in range(1, 101):
+        hooks.set(n, "getppid", ENTER | TOLD, **mine(number(PID, NE, 1)))
+    call("getppid", 5).end()
+    seen = [hooks.next().hook for _ in range(500)]
+    assert seen == list(range(1, 101)) * 5
+    for n in range(1, 101):
+        assert hooks.counts(n)["matched"] == 5
+        hooks.remove(n)
+    call("getppid", 5).end()
+    assert hooks.none(0.2)
+
+
+def test_there_is_an_end_to_the_number_of_hooks(hooks: Hooks) -> None:
+    for n in range(1, 257):
+        hooks.set(n, "getppid", ENTER, **MINE)
+    with fails(errno.ENOSPC):
+        hooks.set(1000, "getppid", ENTER, **MINE)
+    hooks.set(256, "getpid", ENTER, **MINE)
+    hooks.remove(1)
+    hooks.set(1000, "getppid", ENTER, **MINE)
+    with fails(errno.ENOSPC):
+        hooks.set(1001, "getppid", ENTER, **MINE)
+
+
+def probes(guest: Guest) -> list[str]:
+    """Of the kernel's own list; some kernels have a probe for themselves."""
+    guest.run("[ -e /sys/kernel/debug/kprobes ] || mount -t debugfs debugfs /sys/kernel/debug",
+              check=True)
+    lines = guest.read_file("/sys/kernel/debug/kprobes/list").decode().splitlines()
+    return [line for line in lines if "sys_" in line]
+
+
+def test_probes_go_with_the_last_hook(guest: Guest, hooks: Hooks) -> None:
+    wait_for(lambda: not probes(guest))
+    hooks.set(1, "getppid", **MINE)
+    hooks.set(2, "getppid,getpid", **MINE)
+    assert any("getppid" in line for line in probes(guest))
+    hooks.remove(2)
+    assert any("getppid" in line for line in probes(guest))
+    hooks.remove(1)
+    wait_for(lambda: not probes(guest))
+
+
+def memory(guest: Guest) -> dict[str, int]:
+    guest.run("sync; echo 3 >/proc/sys/vm/drop_caches")
+    return {key: int(value) for key, value in
+            re.findall(r"(\w+): +(\d+) kB", guest.read_file("/proc/meminfo").decode())}
+
+
+@pytest.mark.limit(180)
+def test_hooks_come_and_go_under_load(guest: Guest, hooks: Hooks, call: Call,
+                                      seconds: float) -> None:
+    loads = [call("load") for _ in range(8)]
+    for load in loads:
+        load.said(rb"ready")
+    before = memory(guest)
+    end = time.monotonic() + patience(seconds)
+    turns = 0
+    while turns < 2 or time.monotonic() < end:
+        turns += 1
+        hooks.set(1, "getppid,read,write", ENTER | RETURN | TRACE | ENABLED, **MINE)
+        hooks.set(2, "openat,ioctl,getpid," + FORKS, BOTH, **MINE, timeout_ms=20)
+        hooks.set(1, "exit_group,wait4,close", ENTER | RETURN | TOLD, **MINE)
+        if turns % 8 == 0:
+            hooks.set(3, "*", ENTER | RETURN | TRACE | ENABLED, **MINE)
+            hooks.remove(3)
+        hooks.remove(2)
+        hooks.remove(1)
+        while not hooks.none(0.0):
+            hooks.next()
+    for load in loads:
+        load.kill(signal.SIGTERM)
+    for load in loads:
+        assert b" wrong=0\n" in load.end(60)
+    wait_for(lambda: not probes(guest), 60)
+    after = memory(guest)
+    assert before["MemFree"] - after["MemFree"] < 30_000, (before, after)
+    assert after["Slab"] - before["Slab"] < 12_000, (before, after)
+
+
+@pytest.mark.limit(120)
+def test_a_call_is_seen_by_a_hook_or_by_its_next_one(guest: Guest, hooks: Hooks,
+                                                            call: Call) -> None:
+    hooks.set(1, "getppid", ENTER | TRACE | ENABLED, **MINE)
+    caller = call("burst", 20000)
+    turns = 0
+    while b"done" not in guest.output(caller.pid) and turns < 2000:
+        hooks.set(1, "getppid", ENTER | TRACE | ENABLED, **MINE)
+        turns += 1
+    caller.end()
+    # One that meets both at the same time may be let by.
+    assert 20001 - turns // 10 <= hooks.counts(1)["matched"] <= 20001
+    assert turns
+
+
+@pytest.mark.limit(120)
+def test_no_event_is_lost_that_is_not_counted(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", ENTER | RETURN | TOLD, **MINE)
+    caller = call("burst", 20000)
+    seen = lost = 0
+    caller.end(60)
+    counts = hooks.counts(1)
+    assert counts["matched"] == 2 * 20001 and counts["missed"] == 0
+    assert counts["sent"] + counts["dropped"] == counts["matched"]
+    last = 0
+    while seen < counts["sent"]:
+        event = hooks.next()
+        assert event.id > last
+        last = event.id
+        seen += 1
+        lost += event.lost
+    assert hooks.none(0.2)
+    call("getppid", 1).end()
+    lost += hooks.next().lost
+    assert lost == counts["dropped"]
+
+
+def test_events_come_as_fast_as_they_are_taken(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", ENTER | TOLD, **MINE)
+    caller = call("burst", 2000)
+    seen = [hooks.next() for _ in range(2001)]
+    assert not any(event.lost for event in seen)
+    assert [event.id for event in seen] == sorted(event.id for event in seen)
+    caller.end()
