@@ -4,7 +4,7 @@
  */
 #include <errno.h>
 
-#include "fs/node.h"
+#include "fs/file.h"
 
 /*
  * A reader asks until it gets 0.  The answer that was shorter than asked for has

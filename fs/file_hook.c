@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "fs/file.h"
 #include "fs/hook_filter.h"
 #include "fs/hooks.h"
 #include "fs/number.h"

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "fs/file.h"
 #include "fs/hook_line.h"
 #include "fs/hooks.h"
 

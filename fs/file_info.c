@@ -6,7 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "fs/node.h"
+#include "fs/file.h"
 
 static char *info_text(struct hmfs *fs)
 {

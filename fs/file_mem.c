@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <unistd.h>
 
-#include "fs/node.h"
+#include "fs/file.h"
 
 /* Of a list of mappings: no process has more, and a guest that pretends so is not believed. */
 #define PARTS_MAX 4096

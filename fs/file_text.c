@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fs/node.h"
+#include "fs/file.h"
 
 static off_t text_end(const struct hmfs_file *file)
 {

@@ -10,7 +10,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "fs/node.h"
+#include "fs/file.h"
 #include "fs/number.h"
 
 /* A string is not longer, without its NUL. */

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "fs/fuse_ops.h"
+#include "fs/file.h"
 #include "fs/node.h"
 
 static struct hmfs *the_fs(void)

@@ -41,12 +41,6 @@ struct hmfs {
 
 #define HMFS_HOOK_NAME_SIZE 64	/* with its NUL */
 
-/* A name in a directory. */
-struct hmfs_name {
-	char text[HMFS_HOOK_NAME_SIZE];
-	struct stat st;
-};
-
 /* Takes one name of a directory; non-zero: stop. */
 typedef int (*hmfs_fill_fn)(void *arg, const char *name, const struct stat *st);
 
@@ -99,27 +93,6 @@ struct hmfs_node {
 	char hook[HMFS_HOOK_NAME_SIZE];
 };
 
-/* An open file or directory.  It means the process that was there when it was opened. */
-struct hmfs_file {
-	struct hmfs *fs;
-	GList link;		/* in fs->files */
-	struct hmfs_node node;
-	struct hm_who who;
-	struct stat st;
-	struct hmfs_hook *hook;	/* of a hook's file */
-	gint flags;		/* atomic: of open(2), as they are now */
-	GMutex poll_lock;	/* protects what follows */
-	void *poll_handle;	/* somebody waits; NULL */
-	GArray *names;		/* struct hmfs_name of a directory, as hmfs_file_list() found them ... */
-	gint64 listed;		/* ... when: g_get_monotonic_time() */
-	GMutex lock;		/* protects what follows, for readers at the same time */
-	GByteArray *text;	/* the part of a text at hand ... */
-	off_t text_offset;	/* ... where it begins in the file ... */
-	uint64_t text_cursor;	/* ... and what comes behind it; 0: nothing */
-	struct hm_reader *reader;	/* of memory; from the first read on */
-	off_t end;		/* where the last read found the end; -1: not at all */
-};
-
 void hmfs_init(struct hmfs *fs, struct hm_client *client, const char *address);
 /* Closes what is open still. */
 void hmfs_deinit(struct hmfs *fs);
@@ -133,25 +106,13 @@ int hmfs_node_stat(struct hmfs *fs, const struct hmfs_node *node, struct stat *r
 int hmfs_node_list(struct hmfs *fs, const struct hmfs_node *node, hmfs_fill_fn fill, void *arg);
 ssize_t hmfs_node_readlink(struct hmfs *fs, const struct hmfs_node *node, char *buf, size_t size);
 
-/* flags: of open(2), O_DIRECTORY for a directory.  -EACCES: it cannot be written. */
-int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
-		   struct hmfs_file **ret);
-void hmfs_file_close(struct hmfs_file *file);
-/* What poll(2) says.  handle: for fs->poll_wake() when there is more to say; or NULL. */
-unsigned int hmfs_file_poll(struct hmfs_file *file, void *handle);
-void hmfs_file_wake(struct hmfs_file *file);
-/* Put the names that are in a directory now into file->names. */
-int hmfs_file_list(struct hmfs_file *file);
-/* So new that the attributes may be given to the kernel, to keep. */
-bool hmfs_file_is_fresh(const struct hmfs_file *file);
-
 /* Why a name that is not there cannot be made. */
 int hmfs_node_create(const char *path);
 /* mkdir and rmdir.  -EPERM: the tree is the guest's there. */
 int hmfs_node_make(struct hmfs *fs, const char *path);
 int hmfs_node_remove(struct hmfs *fs, const char *path);
 
-/* The process that a node belongs to. */
+/* The process that a node belongs to.  -ENOENT: it has gone. */
 int hmfs_node_who(struct hmfs *fs, const struct hmfs_node *node, struct hm_who *ret);
 
 /* file_args.c: cmdline, environ */

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * file: what is open, and what it remembers between two reads.  Its contents are the
+ * business of file_*.c, by the functions of its row (node.h).
+ */
+#ifndef HMFS_FILE_H
+#define HMFS_FILE_H
+
+#include "bridge/client.h"
+#include "fs/node.h"
+
+/* A name in a directory. */
+struct hmfs_name {
+	char text[HMFS_HOOK_NAME_SIZE];
+	struct stat st;
+};
+
+/* An open file or directory.  It means the process that was there when it was opened. */
+struct hmfs_file {
+	struct hmfs *fs;
+	GList link;		/* in fs->files */
+	struct hmfs_node node;
+	struct hm_who who;
+	struct stat st;
+	struct hmfs_hook *hook;	/* of a hook's file */
+	gint flags;		/* atomic: of open(2), as they are now */
+	GMutex poll_lock;	/* protects what follows */
+	void *poll_handle;	/* somebody waits; NULL */
+	GArray *names;		/* struct hmfs_name of a directory, as hmfs_file_list() found them ... */
+	gint64 listed;		/* ... when: g_get_monotonic_time() */
+	GMutex lock;		/* protects what follows, for readers at the same time */
+	GByteArray *text;	/* the part of a text at hand ... */
+	off_t text_offset;	/* ... where it begins in the file ... */
+	uint64_t text_cursor;	/* ... and what comes behind it; 0: nothing */
+	struct hm_reader *reader;	/* of memory; from the first read on */
+	off_t end;		/* where the last read found the end; -1: not at all */
+};
+
+/* flags: of open(2), O_DIRECTORY for a directory.  -EACCES: it cannot be written. */
+int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
+		   struct hmfs_file **ret);
+void hmfs_file_close(struct hmfs_file *file);
+/* What poll(2) says.  handle: for fs->poll_wake() when there is more to say; or NULL. */
+unsigned int hmfs_file_poll(struct hmfs_file *file, void *handle);
+void hmfs_file_wake(struct hmfs_file *file);
+/* Put the names that are in a directory now into file->names. */
+int hmfs_file_list(struct hmfs_file *file);
+/* So new that the attributes may be given to the kernel, to keep. */
+bool hmfs_file_is_fresh(const struct hmfs_file *file);
+
+#endif
