@@ -30,6 +30,7 @@ BLOCK = 4096
 GUEST_RAM = 2 << 30
 STALE = 1.2         # seconds after which names and attributes are asked for again
 SLICE = 2 << 20     # what slow peers read
+LINE_SLICE = 256 << 10  # and what comes over a UART byte by byte
 QGA_PROCESSES = 50
 
 BLOCKS = [4096 << shift for shift in range(0, 12, 2)]
@@ -94,6 +95,7 @@ class Bench:
             progress(f"memory, round {i + 1} of {n}")
             self.bulk_ours()
             self.bulk_echo()
+            self.bulk_serial()
             self.bulk_peers()
         for i in range(n := 0 if not self.plot else 1 if self.quick else 3):
             progress(f"block sizes, round {i + 1} of {n}")
@@ -133,6 +135,17 @@ class Bench:
         for sample, word in (("empty", "empty_us"), ("small", "small_us"), ("lone", "lone_mbs"),
                              ("mbs", "mbs"), ("copied", "copied_mbs")):
             self.add(f"echo.{sample}", said[word])
+
+    def bulk_serial(self) -> None:
+        """With the window, only where pages are goes over the line."""
+        machine = self.machine
+        with machine.serial():
+            if self.window:
+                with machine.mount(*self.window, line=True):
+                    self.add("serial.dd", machine.dd(self.mem, self.start, MEM))
+            with machine.mount("ram=off", line=True):
+                self.add("serial.off.dd", machine.dd(self.mem, self.start, LINE_SLICE))
+                self.add("serial.pread", machine.pread(self.mem, self.start, MEM, BLOCK, 20)["p50_us"])
 
     def bulk_peers(self) -> None:
         machine, guest = self.machine, self.machine.guest

@@ -106,6 +106,7 @@ class Machine:
         self.daemon = build / "fs/hypermemfs"
         self.mnt, self.floor_mnt = directory / "guest", directory / "floor"
         self.gdb_socket, self.qga_socket = directory / "gdb.sock", directory / "qga.sock"
+        self.line = directory / "line.sock"
         self.guest = self._boot(build, smp, ram)
 
     def _boot(self, build: Path, smp: int, ram: int) -> Guest:
@@ -123,7 +124,9 @@ class Machine:
                      "-chardev", f"socket,id=qga,path={self.qga_socket},server=on,wait=off",
                      "-device", "virtio-serial-pci,id=qgabus",
                      "-device", "virtserialport,bus=qgabus.0,chardev=qga,"
-                                "name=org.qemu.guest_agent.0"]
+                                "name=org.qemu.guest_agent.0",
+                     "-chardev", f"socket,id=line,path={self.line},server=on,wait=off",
+                     "-serial", "chardev:line"]
         return Guest.boot(kernel, image, smp=smp, mem=f"{ram >> 20}M", qemu_args=qemu_args,
                           directory=self.dir / "vm", timeout=180)
 
@@ -133,11 +136,13 @@ class Machine:
     # The host's side.
 
     @contextlib.contextmanager
-    def mount(self, *options: str) -> Iterator[int]:
+    def mount(self, *options: str, line: bool = False) -> Iterator[int]:
+        """Over the virtio port, or over a UART."""
         argv: list[str | Path] = [self.daemon, "-f"]
         for option in options:
             argv += ["-o", option]
-        with mounted([*argv, self.guest.hm_socket, self.mnt], self.mnt) as pid:
+        chardev = f"serial:{self.line}" if line else self.guest.hm_socket
+        with mounted([*argv, chardev, self.mnt], self.mnt) as pid:
             yield pid
 
     def mount_refusal(self, *options: str) -> str:
@@ -193,6 +198,15 @@ class Machine:
             yield
         finally:
             self.guest.run("rmmod hypermem_echo; insmod /hypermem.ko", check=True)
+
+    @contextlib.contextmanager
+    def serial(self) -> Iterator[None]:
+        """hypermem.ko on the UART, too."""
+        self.guest.run("rmmod hypermem && insmod /hypermem.ko tty=ttyS1", check=True)
+        try:
+            yield
+        finally:
+            self.guest.run("rmmod hypermem && insmod /hypermem.ko", check=True)
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
