@@ -12,10 +12,6 @@
 #include <errno.h>
 #include <time.h>
 
-#include "bridge/trace.h"
-
-#define COMPLAIN_INTERVAL G_TIME_SPAN_SECOND
-
 /* More than this a host never has in flight, whatever the guest says it can do. */
 #define INFLIGHT_MAX 1024
 
@@ -47,12 +43,13 @@ int hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void))
 	g_cond_init(&calls->changed);
 	g_queue_init(&calls->queue);
 	calls->tags = g_hash_table_new(NULL, NULL);
-	calls->warned = G_MININT64;
+	hm_complaints_init(&calls->complaints);
 	return 0;
 }
 
 void hm_calls_deinit(struct hm_calls *calls)
 {
+	hm_complaints_deinit(&calls->complaints);
 	g_hash_table_unref(calls->tags);
 	g_cond_clear(&calls->changed);
 	g_mutex_clear(&calls->lock);
@@ -361,7 +358,7 @@ void hm_calls_reply(struct hm_calls *calls, const struct hm_header *reply)
 	}
 	g_mutex_unlock(&calls->lock);
 	if (wrong)
-		hm_calls_complain(calls, reply, false, wrong);
+		hm_complain(&calls->complaints, reply, false, wrong);
 }
 
 void hm_calls_filled(struct hm_calls *calls)
@@ -375,30 +372,4 @@ void hm_calls_filled(struct hm_calls *calls)
 	call_land(calls, call);
 	call_finish(call, 0);
 	g_mutex_unlock(&calls->lock);
-}
-
-void hm_calls_complain(struct hm_calls *calls, const struct hm_header *header, bool to_guest,
-		       const char *what)
-{
-	int64_t now = g_get_monotonic_time();
-	g_autofree char *line = NULL;
-	uint32_t unseen;
-
-	g_mutex_lock(&calls->lock);
-	if (calls->warned > now - COMPLAIN_INTERVAL) {
-		calls->unwarned++;
-		g_mutex_unlock(&calls->lock);
-		return;
-	}
-	calls->warned = now;
-	unseen = calls->unwarned;
-	calls->unwarned = 0;
-	g_mutex_unlock(&calls->lock);
-
-	line = hm_header_to_string(header, to_guest);
-	if (unseen)
-		g_warning("the guest's answer %s: \"%s\" (and %u more like it)", what, line,
-			  unseen);
-	else
-		g_warning("the guest's answer %s: \"%s\"", what, line);
 }

@@ -17,6 +17,7 @@
 #include <glib.h>
 #include <semaphore.h>
 
+#include "bridge/complaints.h"
 #include "bridge/wire.h"
 
 /* Tag of HELLO and of what the guest says unasked; no call has it. */
@@ -82,8 +83,7 @@ struct hm_calls {
 	uint32_t owed;			/* tags of calls that were given up */
 	uint16_t last_tag;
 
-	int64_t warned;			/* when the guest was complained about last */
-	uint32_t unwarned;		/* complaints that nobody has seen since */
+	struct hm_complaints complaints;
 };
 
 int hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void));
@@ -125,13 +125,6 @@ uint32_t hm_calls_owed(struct hm_calls *calls);
 void hm_calls_reply(struct hm_calls *calls, const struct hm_header *reply);
 /* `filling` has all of it. */
 void hm_calls_filled(struct hm_calls *calls);
-
-/*
- * Tell the user, but not too often, what is wrong with what the guest has sent: the
- * header is the answer's, or the request's if only that is at hand.
- */
-void hm_calls_complain(struct hm_calls *calls, const struct hm_header *header, bool to_guest,
-		       const char *what);
 
 /* Wait for `sem`: 0, -ETIMEDOUT or, if `interrupted` says so after a signal, -EINTR. */
 int hm_sem_wait(sem_t *sem, int64_t deadline, bool (*interrupted)(void));

@@ -93,7 +93,7 @@ int hm_client_call(struct hm_client *client, struct hm_call *call)
 
 int hm_client_nonsense(struct hm_client *client, const struct hm_call *call, const char *what)
 {
-	hm_calls_complain(&client->session.calls, &call->request, true, what);
+	hm_complain(&client->session.calls.complaints, &call->request, true, what);
 	return -EPROTO;
 }
 

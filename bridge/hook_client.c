@@ -249,5 +249,5 @@ void hm_client_hook_complain(struct hm_client *client, const char *what)
 {
 	const struct hm_header request = { .op = HYPER_OP_HOOK_WAIT };
 
-	hm_calls_complain(&client->session.calls, &request, true, what);
+	hm_complain(&client->session.calls.complaints, &request, true, what);
 }

@@ -140,7 +140,7 @@ static int stream_take_header(struct hm_session *session)
 	input->start += HYPERMEM_HEADER_SIZE;
 	hm_stream_trace(session, &header, false);
 	if (hm_header_check(&header, calls->guest.max_data)) {
-		hm_calls_complain(calls, &header, false, "is not a frame");
+		hm_complain(&calls->complaints, &header, false, "is not a frame");
 		return -EPROTO;
 	}
 	if (header.op == HYPER_RESP_RESET)
