@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * hook_parser: the text of a filter as it is being read, for hook_filter.c (calls and
- * options) and hook_test.c (tests).
+ * options), hook_test.c (tests) and hook_value.c (what they compare with).
  */
 #ifndef HMFS_HOOK_PARSER_H
 #define HMFS_HOOK_PARSER_H
@@ -33,6 +33,20 @@ bool hmfs_parser_starts_with(const struct hmfs_parser *p, const char *sign);
 /* Behind space, take a name, or a sign, if it is that one. */
 bool hmfs_parser_take_word(struct hmfs_parser *p, const char *word);
 bool hmfs_parser_take_sign(struct hmfs_parser *p, const char *sign);
+
+/* What a test can look at. */
+struct hmfs_field {
+	const char *name;
+	uint8_t field;		/* enum HYPER_FIELD */
+	bool is_text;
+	bool is_signed;
+};
+
+/* hook_value.c: into *test, whose field and comparison are there already. */
+int hmfs_parser_mask(struct hmfs_parser *p, struct hm_test *test);
+int hmfs_parser_number(struct hmfs_parser *p, const struct hmfs_field *field,
+		       struct hm_test *test);
+int hmfs_parser_string(struct hmfs_parser *p, struct hm_test *test);
 
 /* hook_test.c: tests with `or' between them, as far as they go. */
 int hmfs_parser_tests(struct hmfs_parser *p);
