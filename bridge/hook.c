@@ -274,7 +274,7 @@ int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *ve
 	if (rc != 0 && rc != -ESRCH)
 		return rc;
 	g_mutex_lock(&hook->hooks->lock);
-	g_hash_table_remove(hook->waiting, &id);
+	hm_hook_queue_done(hook, id);
 	if (rc == 0) {
 		hook->replied++;
 		hook->continued += !verdict->flags;

@@ -23,6 +23,8 @@ struct hm_hooks {
 	uint32_t last_number;
 	uint32_t session;	/* that they are set in; 0: none */
 	size_t queued_size;
+	guint n_waiting;	/* calls, of all hooks together */
+	int64_t swept;		/* when old ones were looked for: g_get_monotonic_time() */
 	bool stopped;		/* there is nothing to wait for any more */
 };
 
@@ -47,7 +49,6 @@ struct hm_hook {
 	GQueue events;		/* struct hm_event */
 	uint64_t lost;		/* events since the last one in the queue */
 	GHashTable *waiting;	/* &id -> struct waiting */
-	guint sweep_at;		/* so many of those */
 
 	/* The same: of this session, what the host has seen and done ... */
 	struct hm_hook_counts seen;	/* what the guest said last */
@@ -76,7 +77,10 @@ void hm_hook_unlock(struct hm_hook *hook);
 int hm_hook_tell(struct hm_hook *hook, uint32_t session);
 
 /* hook_queue.c; with hooks->lock held */
-#define HM_WAITING_SWEEP 1024	/* calls that may wait, before old ones are looked for */
+/* Of calls that may wait for replies, of all hooks together. */
+#define HM_WAITING_MAX 65536
+/* So often those that nobody has replied to are looked for, if there are many. */
+#define HM_WAITING_SWEEP G_TIME_SPAN_SECOND
 
 bool hm_hook_queue_is_ready(const struct hm_hook *hook);
 void hm_hook_queue_wake(struct hm_hook *hook);
@@ -84,6 +88,8 @@ void hm_hook_queue_wake(struct hm_hook *hook);
 bool hm_hook_queue_push(struct hm_hook *hook, struct hm_event *event);
 /* NULL: there is none. */
 struct hm_event *hm_hook_queue_pop(struct hm_hook *hook);
+/* A call does not wait any more. */
+void hm_hook_queue_done(struct hm_hook *hook, uint64_t id);
 /* Nothing waits any more. */
 void hm_hook_queue_clear(struct hm_hook *hook);
 /* The session is over, and its counts are out of reach: what the host knows of them. */

@@ -8,9 +8,8 @@
 /* Of events that wait for readers, of a hook and of all together. */
 #define QUEUE_MAX 4096
 #define QUEUED_SIZE_MAX (64 * 1024 * 1024)
-/* Of calls that may wait for replies. */
-#define WAITING_MAX 65536
 #define WAITING_GRACE (60 * G_TIME_SPAN_SECOND)	/* a guest's second may be longer */
+#define WAITING_MANY 1024
 
 static size_t event_size(const struct hm_event *event)
 {
@@ -47,20 +46,29 @@ static gboolean waiting_is_old(gpointer key, gpointer value, gpointer arg)
 	return waiting->until + WAITING_GRACE < *now;
 }
 
-/* Who never replies must not fill the memory. */
-static void hook_sweep(struct hm_hook *hook, int64_t now)
+/* Who never replies must neither fill the memory nor take the room of others for ever. */
+static void hooks_sweep(struct hm_hooks *hooks, int64_t now)
 {
-	if (g_hash_table_size(hook->waiting) < hook->sweep_at)
+	GHashTableIter iter;
+	gpointer value;
+
+	if (hooks->n_waiting < WAITING_MANY || now < hooks->swept + HM_WAITING_SWEEP)
 		return;
-	g_hash_table_foreach_remove(hook->waiting, waiting_is_old, &now);
-	hook->sweep_at = MAX(2 * g_hash_table_size(hook->waiting), HM_WAITING_SWEEP);
+	hooks->swept = now;
+	g_hash_table_iter_init(&iter, hooks->hooks);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		struct hm_hook *hook = value;
+
+		hooks->n_waiting -= g_hash_table_foreach_remove(hook->waiting, waiting_is_old,
+								&now);
+	}
 }
 
 static bool queue_has_room(const struct hm_hook *hook, const struct hm_event *event)
 {
 	return hook->events.length < QUEUE_MAX &&
 	       hook->hooks->queued_size + event_size(event) <= QUEUED_SIZE_MAX &&
-	       g_hash_table_size(hook->waiting) < WAITING_MAX;
+	       hook->hooks->n_waiting < HM_WAITING_MAX;
 }
 
 static void hook_add_waiting(struct hm_hook *hook, const struct hm_event *event, int64_t now)
@@ -74,7 +82,8 @@ static void hook_add_waiting(struct hm_hook *hook, const struct hm_event *event,
 		.session = hook->hooks->session,
 		.until = now + timeout,
 	};
-	g_hash_table_replace(hook->waiting, &waiting->id, waiting);
+	if (g_hash_table_replace(hook->waiting, &waiting->id, waiting))
+		hook->hooks->n_waiting++;
 }
 
 static void queue_add(struct hm_hook *hook, struct hm_event *event, int64_t now)
@@ -107,13 +116,19 @@ bool hm_hook_queue_push(struct hm_hook *hook, struct hm_event *event)
 	/* What was not asked for could be taken for anything. */
 	if (!g_atomic_int_get(&hook->regs))
 		event->n_regs = 0;
-	hook_sweep(hook, now);
+	hooks_sweep(hook->hooks, now);
 	kept = hook->attended && queue_has_room(hook, event);
 	if (kept)
 		queue_add(hook, event, now);
 	else
 		queue_drop(hook, event);
 	return kept;
+}
+
+void hm_hook_queue_done(struct hm_hook *hook, uint64_t id)
+{
+	if (g_hash_table_remove(hook->waiting, &id))
+		hook->hooks->n_waiting--;
 }
 
 void hm_hook_queue_clear(struct hm_hook *hook)
@@ -124,6 +139,7 @@ void hm_hook_queue_clear(struct hm_hook *hook)
 		hook->lost += 1 + event->lost;
 		g_free(event);
 	}
+	hook->hooks->n_waiting -= g_hash_table_size(hook->waiting);
 	g_hash_table_remove_all(hook->waiting);
 }
 

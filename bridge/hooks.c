@@ -194,7 +194,6 @@ static struct hm_hook *hook_alloc(struct hm_hooks *hooks)
 	hook->timeout_ms = HM_HOOK_TIMEOUT_MS;
 	g_queue_init(&hook->events);
 	hook->waiting = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
-	hook->sweep_at = HM_WAITING_SWEEP;
 	return hook;
 }
 

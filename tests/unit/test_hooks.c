@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "bridge/hook.h"
 #include "bridge/hooks.h"
 #include "tests/unit/guest.h"
 
@@ -310,6 +311,77 @@ static void a_filter_that_is_too_large_for_the_guest_is_not_sent(void **state)
 	hook_end(hook);
 }
 
+/* As though the guest had told of a call that waits, and somebody had read it.  Is there room? */
+static bool push_waiting(struct hm_hook *hook, uint64_t id)
+{
+	struct hm_event *event = g_new0(struct hm_event, 1);
+	bool kept;
+
+	event->id = id;
+	event->flags = HYPER_EVENT_WAITS;
+	g_mutex_lock(&hook->hooks->lock);
+	kept = hm_hook_queue_push(hook, event);
+	if (kept)
+		event = hm_hook_queue_pop(hook);
+	g_mutex_unlock(&hook->hooks->lock);
+	g_free(event);
+	return kept;
+}
+
+static uint64_t push_until_full(struct hm_hook *hook, uint64_t id)
+{
+	uint64_t n = 0;
+
+	while (push_waiting(hook, id + n))
+		n++;
+	return n;
+}
+
+/* So long ago that the guest has given them up, too. */
+static void make_old(struct hm_hook *hook)
+{
+	GHashTableIter iter;
+	gpointer waiting;
+
+	g_mutex_lock(&hook->hooks->lock);
+	g_hash_table_iter_init(&iter, hook->waiting);
+	while (g_hash_table_iter_next(&iter, NULL, &waiting))
+		((struct waiting *)waiting)->until = G_MININT64 / 2;
+	g_mutex_unlock(&hook->hooks->lock);
+}
+
+static void calls_that_nobody_replies_to_are_forgotten_when_there_are_too_many(void **state)
+{
+	const struct hm_verdict as_it_is = {};
+	struct world *world = *state;
+	struct hm_hook *hooks[2];
+	uint64_t n;
+
+	connect_client(world, LONG_MS);
+	for (size_t i = 0; i < G_N_ELEMENTS(hooks); i++) {
+		hooks[i] = hook_new(world);
+		assert_int_equal(hm_hook_attend(hooks[i], NULL, NULL), 0);
+	}
+	for (uint64_t id = 1; id <= 1000; id++)
+		assert_true(push_waiting(hooks[0], id));
+	n = push_until_full(hooks[1], 1001);
+	assert_int_equal(1000 + n, HM_WAITING_MAX);
+	/* There is room again for each that does not wait any more, in any hook. */
+	assert_false(push_waiting(hooks[0], 1 << 20));
+	assert_int_equal(hm_hook_reply(hooks[1], 1001, &as_it_is), 0);
+	assert_true(push_waiting(hooks[0], 1 << 20));
+	assert_false(push_waiting(hooks[0], 2 << 20));
+	make_old(hooks[1]);
+	g_usleep(HM_WAITING_SWEEP);
+	assert_int_equal(push_until_full(hooks[0], 3 << 20), n - 1);
+	for (size_t i = 0; i < G_N_ELEMENTS(hooks); i++) {
+		hm_hook_leave(hooks[i]);
+		assert_int_equal(push_until_full(hooks[i], 1), 0);
+		hook_end(hooks[i]);
+	}
+	assert_int_equal(world->hooks->n_waiting, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -323,6 +395,7 @@ int main(void)
 		TEST(a_client_that_is_stopped_ends_every_wait),
 		TEST(another_session_gets_the_same_hooks),
 		TEST(a_filter_that_is_too_large_for_the_guest_is_not_sent),
+		TEST(calls_that_nobody_replies_to_are_forgotten_when_there_are_too_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
