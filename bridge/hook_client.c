@@ -211,17 +211,45 @@ int hm_client_hook_reply(struct hm_client *client, uint32_t session, uint64_t id
 	return call_done(client, &call);
 }
 
-void hm_client_hook_go_on(struct hm_client *client, uint32_t session, uint64_t id)
+void hm_hook_passes_init(struct hm_hook_passes *passes, struct hm_client *client,
+			 uint32_t session)
+{
+	*passes = (struct hm_hook_passes){ .client = client, .session = session };
+}
+
+static void passes_shift(struct hm_hook_passes *passes)
+{
+	hm_call_deinit(&passes->calls[passes->first]);
+	passes->first = (passes->first + 1) % HM_HOOK_PASSES;
+	passes->n--;
+}
+
+void hm_hook_passes_deinit(struct hm_hook_passes *passes)
+{
+	while (passes->n) {
+		hm_session_give_up(&passes->client->session, &passes->calls[passes->first]);
+		passes_shift(passes);
+	}
+}
+
+void hm_hook_passes_push(struct hm_hook_passes *passes, uint64_t id)
 {
 	const struct hm_verdict as_it_is = {};
-	uint8_t data[sizeof(struct hypermem_verdict)];
-	struct hm_call call;
+	struct hm_call *call;
+	unsigned int i;
 
-	reply_prepare(&call, session, id, &as_it_is, data);
-	hm_call_init(&call);
-	if (hm_session_send(&client->session, &call) == 0)
-		hm_session_give_up(&client->session, &call);
-	hm_call_deinit(&call);
+	if (passes->n == HM_HOOK_PASSES) {
+		hm_session_wait(&passes->client->session, &passes->calls[passes->first]);
+		passes_shift(passes);
+	}
+	i = (passes->first + passes->n) % HM_HOOK_PASSES;
+	call = &passes->calls[i];
+	reply_prepare(call, passes->session, id, &as_it_is, passes->data[i]);
+	hm_call_init(call);
+	if (hm_session_send(&passes->client->session, call) == 0)
+		passes->n++;
+	else
+		hm_call_deinit(call);
 }
 
 int hm_client_hook_counts(struct hm_client *client, uint32_t session, uint32_t number,

@@ -33,6 +33,9 @@ static struct hm_header held[64];	/* the waits, in the guest's thread ... */
 static gint answered;		/* ... and how many of them are answered */
 static struct hypermem_verdict verdict;	/* the last one */
 static gint verdicts;		/* atomic */
+static gint busy;		/* atomic: replies get no answer */
+static gint burst;		/* events that come at once */
+static struct hm_header unanswered[64];	/* replies */
 
 struct world {
 	struct guest *guest;
@@ -40,16 +43,32 @@ struct world {
 	struct hm_hooks *hooks;
 };
 
-static void tell_event(struct guest *guest)
+static void tell_events(struct guest *guest)
 {
-	struct hypermem_event event = {
-		.id = GUINT64_TO_LE(EVENT_ID), .hook = GUINT32_TO_LE(1),
-		.flags = GUINT32_TO_LE(HYPER_EVENT_WAITS), .pid = GUINT32_TO_LE(1),
-		.tid = GUINT32_TO_LE(1), .stamp = GUINT16_TO_LE(1), .call = "x",
-	};
+	g_autofree struct hypermem_event *events = g_new0(struct hypermem_event, burst);
 
-	guest_reply(guest, &held[answered++], HYPER_RESP_READ_OK, 0, &event, sizeof(event));
+	for (gint i = 0; i < burst; i++)
+		events[i] = (struct hypermem_event){
+			.id = GUINT64_TO_LE(EVENT_ID + (uint64_t)i), .hook = GUINT32_TO_LE(1),
+			.flags = GUINT32_TO_LE(HYPER_EVENT_WAITS), .pid = GUINT32_TO_LE(1),
+			.tid = GUINT32_TO_LE(1), .stamp = GUINT16_TO_LE(1), .call = "x",
+		};
+	guest_reply(guest, &held[answered++], HYPER_RESP_READ_OK, 0, events,
+		    (uint32_t)burst * sizeof(events[0]));
 	g_atomic_int_inc(&told);
+}
+
+static void take_verdict(struct guest *guest, const struct hm_header *request,
+			 const uint8_t *data)
+{
+	gint n = g_atomic_int_add(&verdicts, 1);
+
+	memcpy(&verdict, data, sizeof(verdict));
+	if (g_atomic_int_get(&busy))
+		unanswered[n % G_N_ELEMENTS(unanswered)] = *request;
+	else
+		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL,
+			    request->size);
 }
 
 /* Takes hooks; reading COUNTS makes an event. */
@@ -67,16 +86,14 @@ static bool has_hooks(struct guest *guest, const struct hm_header *request, cons
 		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL, request->size);
 		return true;
 	case HYPER_OP_HOOK_REPLY:
-		memcpy(&verdict, data, sizeof(verdict));
-		g_atomic_int_inc(&verdicts);
-		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL, request->size);
+		take_verdict(guest, request, data);
 		return true;
 	case HYPER_OP_HOOK_REMOVE:
 		guest_reply(guest, request, HYPER_RESP_READ_OK, request->addr, NULL, 0);
 		return true;
 	case HYPER_OP_HOOK_COUNTS:
 		if (g_atomic_int_get(&waits))
-			tell_event(guest);
+			tell_events(guest);
 		guest_reply(guest, request, HYPER_RESP_READ_OK, request->addr, &counts,
 			    sizeof(counts));
 		return true;
@@ -89,7 +106,8 @@ static int setup(void **state)
 	struct world *world = g_new0(struct world, 1);
 
 	world->guest = guest_new();
-	waits = sets = told = verdicts = answered = 0;
+	waits = sets = told = verdicts = answered = busy = 0;
+	burst = 1;
 	*state = world;
 	return 0;
 }
@@ -232,6 +250,33 @@ static void a_call_that_nobody_reads_of_goes_on_at_once(void **state)
 	assert_int_equal(hm_hook_stats(hook, &stats), 0);
 	wait_for(&verdicts, 1);
 	assert_int_equal(verdict.flags, 0);
+	check_read(world);
+	hook_end(hook);
+}
+
+static void many_calls_go_on_and_the_guest_is_not_asked_more_than_it_can_do(void **state)
+{
+	struct world *world = *state;
+	struct hm_hook_stats stats;
+	struct hm_hook *hook;
+	gint n;
+
+	world->guest->max_inflight = 8;
+	world->guest->max_data = HYPERMEM_DATA_MAX;
+	busy = 1;
+	burst = 200;
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	assert_int_equal(hm_hook_stats(hook, &stats), 0);
+	g_usleep(200000);
+	n = g_atomic_int_get(&verdicts);
+	assert_in_range(n, 1, 8);
+	g_atomic_int_set(&busy, 0);
+	for (gint i = 0; i < n; i++)
+		guest_reply(world->guest, &unanswered[i], HYPER_RESP_WRITE_OK, unanswered[i].addr,
+			    NULL, unanswered[i].size);
+	wait_for(&verdicts, 200);
 	check_read(world);
 	hook_end(hook);
 }
@@ -391,6 +436,7 @@ int main(void)
 		TEST(no_more_waits_are_on_their_way_for_readers_that_come_and_go),
 		TEST(an_event_is_told_once_and_its_reply_is_sent),
 		TEST(a_call_that_nobody_reads_of_goes_on_at_once),
+		TEST(many_calls_go_on_and_the_guest_is_not_asked_more_than_it_can_do),
 		TEST(who_waits_is_told_when_the_hook_ends),
 		TEST(a_client_that_is_stopped_ends_every_wait),
 		TEST(another_session_gets_the_same_hooks),
