@@ -28,9 +28,10 @@ int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_ma
 	/*
 	 * Bound, as the receiver is: the worker that has received goes on with the
 	 * request without a switch to another.  When a request sleeps, the workqueue
-	 * wakes another worker for the rest.
+	 * wakes another worker for the rest.  Of no higher priority than processes: on a
+	 * lone processor they would get no time as long as somebody reads.
 	 */
-	link->wq = alloc_workqueue("hypermem", WQ_HIGHPRI | HYPERMEM_WQ_PERCPU,
+	link->wq = alloc_workqueue("hypermem", HYPERMEM_WQ_PERCPU,
 				   HYPERMEM_INFLIGHT_MAX);
 	return link->wq ? 0 : -ENOMEM;
 }

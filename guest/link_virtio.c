@@ -98,7 +98,7 @@ static int hypermem_virtio_probe(struct virtio_device *vdev)
 	init_waitqueue_head(&hv->tx_wait);
 	vdev->priv = hv;
 	rc = -ENOMEM;
-	hv->wq = alloc_workqueue("hypermem-rx", WQ_HIGHPRI | HYPERMEM_WQ_PERCPU,
+	hv->wq = alloc_workqueue("hypermem-rx", HYPERMEM_WQ_PERCPU,
 				 ARRAY_SIZE(hv->receivers));
 	if (!hv->wq)
 		goto free_hv;
