@@ -49,8 +49,11 @@ def raw(text: str) -> bytes:
 def test_a_guest_is_known_by_its_info(world: World, guest: hypermem.Guest, tmp_path: Path) -> None:
     assert guest.info["release"] == world.run("uname -r").out.decode().strip()
     assert guest.info["link"] == "up"
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no guest is mounted there") as missing:
         hypermem.Guest(tmp_path)
+    assert missing.value.filename == str(tmp_path)
+    with pytest.raises(NotADirectoryError, match="no guest is mounted there"):
+        hypermem.Guest("/dev/null")
     (tmp_path / "info").write_text("something: else\n")
     with pytest.raises(ValueError):
         hypermem.Guest(str(tmp_path))
@@ -96,7 +99,7 @@ def test_texts_and_links_are_those_of_proc(world: World, guest: hypermem.Guest) 
     assert kthread.args == [] and kthread.env == {} and kthread.maps == [] and kthread.fds == {}
     with pytest.raises(FileNotFoundError) as info:
         kthread.exe
-    assert info.value.filename.endswith(b"/exe")
+    assert info.value.filename.endswith("/exe")
     assert guest.process(world.victim("zombie")["zpid"]).is_alive()
 
 
@@ -139,11 +142,15 @@ def test_memory_is_read_exactly_or_not_at_all(victim: Victim, process: hypermem.
         process.read_bytes(hole - 100, 200)
     assert short.value.data == pattern(hole - 100, 100)
     assert (short.value.errno, short.value.filename) == (errno.EIO, process._mem)
+    assert f" at {hole:#x}: " in str(short.value)
     for addr in 0, hole, hole + 5:
         with pytest.raises(OSError) as unmapped:
             process.read_bytes(addr, 1)
         assert type(unmapped.value) is OSError
         assert (unmapped.value.errno, unmapped.value.filename) == (errno.EIO, process._mem)
+        assert f" at {addr:#x}: " in str(unmapped.value)
+        with pytest.raises(OSError, match=f" at {addr:#x}: "):
+            process.write_bytes(addr, b"x")
     for addr, size in (-1, 1), (1 << 64, 1), (0, -1):
         with pytest.raises(ValueError):
             process.read_bytes(addr, size)
@@ -187,7 +194,7 @@ def test_numbers_are_in_the_guests_byte_order(world: World, victim: Victim,
             assert int.from_bytes(world.mem(victim.pid, addr + 1, size), order,
                                   signed=number < 0) == number
         for number in min(numbers) - 1, max(numbers) + 1:
-            with pytest.raises(OverflowError):
+            with pytest.raises(OverflowError, match=f"^{number} does not fit into {8 * size} bits"):
                 write(addr + 1, number)
         with pytest.raises(hypermem.ShortRead):
             read(victim["hole"] - 1)
@@ -414,8 +421,10 @@ def test_it_prints_a_list_of_processes(world: World) -> None:
     comm = world.proc(kthread, "comm").decode().strip()
     assert f"{kthread:>7} [{comm}]" in lines
     assert host([*argv, "/nowhere"], env=env) == (
-        1, b"", b"hypermem: [Errno 2] No such file or directory: '/nowhere/info'\n")
-    assert host(argv, env=env).rc == 2
+        1, b"", b"hypermem: /nowhere: no guest is mounted there; mount one with hypermemfs\n")
+    for options in [], [world.mnt, "x"]:
+        done = host([*argv, *options], env=env)
+        assert done.rc == 2 and done.out == b"" and done.err.count(b"\n") == 1
     assert host(f"{sys.executable} -m hypermem {world.mnt} | head -n 1", env=env).err == b""
 
 

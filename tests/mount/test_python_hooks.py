@@ -104,7 +104,8 @@ def test_words_for_the_hook_go_before_its_tests() -> None:
 @pytest.mark.parametrize("tests, error", [
     ({"arg6": 1}, TypeError), ({"comm": 1}, TypeError), ({"uid": "root"}, TypeError),
     ({"arg0": []}, ValueError), ({"arg0": range(0)}, ValueError),
-    ({"arg0": range(0, 9, 2)}, ValueError)])
+    ({"arg0": range(0, 9, 2)}, ValueError), ({"arg0": 1.5}, TypeError),
+    ({"arg0": [1, None]}, TypeError)])
 def test_what_is_no_test_is_refused(tests: dict, error: type[Exception]) -> None:
     with pytest.raises(error):
         filters.compose("ioctl", tests)
@@ -527,39 +528,66 @@ def test_memory_of_plugins_is_the_callers(world: World, tmp_path: Path) -> None:
     assert rc == 0 and "memory INFO all well\n" in said, said
 
 
-@pytest.mark.parametrize("plugin, reason", [
-    ("x = 1", "has no class that is derived from"),
-    ("class A(PyPlugin): pass", "hooks nothing"),
-    ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
-    ("class A(PyPlugin):\n    def __init__(self, panda): panda.hsyscall('on_sys_x')(print)",
-     "not on_sys_NAME_enter"),
-    ("class A(PyPlugin):\n    def __init__(self, panda):\n"
-     "        panda.hsyscall('on_all_sys_enter')(lambda cpu: 0)", "must take cpu, proto"),
-    ("class A(PyPlugin):\n    def __init__(self, panda):\n"
-     "        panda.hsyscall('on_all_sys_enter', retval_filter=1)(print)", "no result yet"),
-    ("class A(PyPlugin):\n    def __init__(self, panda):\n        plugins.osi", "only hypermem"),
-    ("class A(PyPlugin):\n    def __init__(self, panda): panda.hsyscall('on_sys_" + "x" * 2000 +
-     "_enter')(lambda *a: 0)", "error: column"),
+INIT = "class A(PyPlugin):\n    def __init__(self, panda):\n        "
+
+
+@pytest.mark.parametrize("plugin, line, reason", [
+    ("x = 1", None, "no plugin in it; that is a class derived from pandare2's PyPlugin"),
+    ("class A(PyPlugin): pass", None, "it hooks nothing; panda.hsyscall() does, in __init__"),
+    ("import nothing_of_that_name", 3, "No module named 'nothing_of_that_name'; install it, or "
+     "put it beside the plugin"),
+    ("x = = 1", 3, "invalid syntax: x = = 1"),
+    (INIT + "1 / 0", 5, "ZeroDivisionError: division by zero"),
+    (INIT + "open('/nowhere')", 5, "/nowhere: No such file or directory"),
+    (INIT + "panda.hsyscall('on_sys_x')(print)", 5, "ValueError: on_sys_x: not on_sys_NAME_enter, "
+     "on_sys_NAME_return, on_all_sys_enter or on_all_sys_return"),
+    (INIT + "panda.hsyscall('on_all_sys_enter')(self.f)\n    def f(self, cpu): pass", 5,
+     "TypeError: A.f must take cpu, proto, syscall, hook, and up to 6 arguments of the call"),
+    (INIT + "panda.hsyscall('on_sys_x_enter', arg_filter=[1.5])(print)", 5,
+     "TypeError: arg0: neither a number, nor text, nor several of these: 1.5"),
+    (INIT + "panda.hsyscall('on_all_sys_enter', retval_filter=1)(print)", 5, "ValueError: "
+     "on_all_sys_enter: there is no result yet that retval_filter could test"),
+    (INIT + "plugins.osi", 5, "AttributeError: there is no plugin osi here, only hypermem"),
+    (INIT + "panda.hsyscall('on_sys_" + "x" * 100 + "_enter')(lambda *a: 0)", 5,
+     "filter " + "x" * 100 + " enter regs: error: column 1: no call has so long a name"),
 ])
-def test_a_plugin_that_cannot_run_says_why(world: World, tmp_path: Path, plugin: str,
-                                           reason: str) -> None:
+def test_a_plugin_that_cannot_run_says_why_in_a_line(world: World, tmp_path: Path, plugin: str,
+                                                     line: int | None, reason: str) -> None:
     rc, said = run(world, tmp_path, plugin, "--seconds", 1)
-    assert rc == 1 and reason in said
+    where = f", line {line}" if line else ""
+    assert (rc, said) == (1, f"hypermem-run: {tmp_path / 'plugin.py'}{where}: {reason}\n")
     assert os.listdir(world.mnt / "hooks") == []
+    assert ("Traceback" in run(world, tmp_path, plugin, "--verbose")[1]) == bool(line)
 
 
 def test_the_command_line_is_checked(world: World, tmp_path: Path) -> None:
     plugin = "class A(PyPlugin): pass\nclass B(PyPlugin): pass"
-    rc, said = run(world, tmp_path, plugin, "--plugin", "C")
-    assert rc == 1 and said.endswith("has no plugin C, but A, B\n")
-    rc, said = run(world, tmp_path, plugin, "--mount", tmp_path)
-    assert rc == 1 and "No such file or directory" in said and "Traceback" not in said
-    assert run(world, tmp_path, plugin, "--arg", "x")[0] == 2
+    path = tmp_path / "plugin.py"
+    assert run(world, tmp_path, plugin, "--plugin", "C") == (
+        1, f"hypermem-run: {path}: no plugin C in it, but A, B\n")
+    assert run(world, tmp_path, plugin, "--mount", tmp_path) == (
+        1, f"hypermem-run: {tmp_path}: no guest is mounted there; mount one with hypermemfs\n")
+    for option, value, reason in (("--arg", "x", "--arg x: not NAME=VALUE"),
+                                  ("--timeout", "0", "0 is no number of seconds from 0.001 to 3600"),
+                                  ("--seconds", "nan", "nan is no number of seconds from 0 on")):
+        rc, said = run(world, tmp_path, plugin, option, value)
+        assert rc == 2 and said.startswith("hypermem-run: ") and said.count("\n") == 1
+        assert said.endswith(f"{reason} (see hypermem-run --help)\n")
     env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
     argv = [sys.executable, "-m", "hypermem.run"]
-    assert host([*argv, "--mount", world.mnt, tmp_path / "none.py"], env=env).rc == 1
+    for name, reason in ((tmp_path / "none.py", "No such file or directory"),
+                         (tmp_path, "not a file of Python's; a plugin's name ends in .py")):
+        assert host([*argv, "--mount", world.mnt, name], env=env) == (
+            1, b"", f"hypermem-run: {name}: {reason}\n".encode())
     done = host([*argv, "--help"], env=env)
     assert done.rc == 0 and b"--mount DIR" in done.out and b"143 SIGTERM" in done.out
+
+
+def test_a_loop_may_have_any_time(guest: hypermem.Guest) -> None:
+    """It is more than poll(2) takes at once."""
+    guest.hook("fake_3_10")(lambda event: guest.stop())
+    for seconds in 1e9, float("inf"):
+        guest.run(seconds)
 
 
 # The other ends.

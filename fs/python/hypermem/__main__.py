@@ -6,6 +6,7 @@ import os
 import sys
 
 from . import Guest
+from .command_line import Parser, explain
 
 
 def plain(text: str) -> str:
@@ -14,11 +15,10 @@ def plain(text: str) -> str:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        print("usage: python3 -m hypermem MOUNT", file=sys.stderr)
-        return 2
+    parser = Parser(prog="python3 -m hypermem", description="List the processes of a guest.")
+    parser.add_argument("mount", metavar="MOUNT", help="the mount of hypermemfs")
     try:
-        guest = Guest(sys.argv[1])
+        guest = Guest(parser.parse_args().mount)
         print(f"{'PID':>7} COMMAND")
         for process in guest.processes():
             try:
@@ -27,10 +27,13 @@ def main() -> int:
                 continue
             print(f"{process.pid:>7} {plain(line)}")
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is for nobody
     except (OSError, ValueError) as error:
-        print(f"hypermem: {error}", file=sys.stderr)
+        text = explain(error) if isinstance(error, OSError) else str(error)
+        print(f"hypermem: {text}", file=sys.stderr)
         return 1
     return 0
 

@@ -104,7 +104,8 @@ def _args_of(handler: Callable[..., Any], call: str) -> int:
         return count_args(call)
     positional = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     if not 4 <= positional <= 4 + ARGS_MAX:
-        raise TypeError(f"{handler!r} must take cpu, proto, syscall, hook, and up to {ARGS_MAX} "
+        name = getattr(handler, "__qualname__", repr(handler))
+        raise TypeError(f"{name} must take cpu, proto, syscall, hook, and up to {ARGS_MAX} "
                         "arguments of the call")
     return positional - 4
 

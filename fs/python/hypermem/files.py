@@ -10,14 +10,21 @@ PART = 64 << 10
 
 
 @contextlib.contextmanager
-def named(path: str) -> Iterator[None]:
-    """A call on an open file does not know its name; whoever sees its error wants to."""
+def named(path: str, addr: int | None = None) -> Iterator[None]:
+    """A call on an open file does not know its name; whoever sees its error wants to.  So with an
+    address in it."""
     try:
         yield
     except OSError as error:
         if error.filename is None:
             error.filename = path
+            if addr is not None:
+                error.strerror = reason(error.errno or 0, addr)
         raise
+
+
+def reason(number: int, addr: int) -> str:
+    return f"{os.strerror(number)} at {addr:#x}"
 
 
 @contextlib.contextmanager

@@ -42,6 +42,8 @@ def _one(field: str, value: Value) -> bytes:
         return b"str(" + field.encode() + b")==" + quote(value)
     if field == "comm":
         raise TypeError("comm is text")
+    if not isinstance(value, int):
+        raise TypeError(f"{field}: neither a number nor text: {value!r}")
     plain = value < 0 or not field.startswith("arg")
     return (f"{field}=={value:d}" if plain else f"{field}=={value:#x}").encode()
 
@@ -51,6 +53,8 @@ def _test(field: str, value: Test) -> bytes:
         raise TypeError(f"a filter has no {field}; it has comm, {', '.join(NUMBERS)}")
     if isinstance(value, (int, str, bytes, range)):
         return _one(field, value)
+    if not isinstance(value, (type(None), Collection)):
+        raise TypeError(f"{field}: neither a number, nor text, nor several of these: {value!r}")
     tests = [_one(field, one) for one in value or ()]
     if not tests:
         raise ValueError(f"{field}: nothing to be equal to")

@@ -17,8 +17,13 @@ class Guest:
     def __init__(self, mount: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(mount)
         self._hooks = Hooks()
-        if "hypermemfs" not in self.info:
-            raise ValueError(f"{self.path} is no mount of hypermemfs")
+        try:
+            info = self.info
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise type(error)(error.errno, "no guest is mounted there; mount one with hypermemfs",
+                              self.path) from None
+        if "hypermemfs" not in info:
+            raise ValueError(f"{self.path} is no mount of hypermemfs; mount a guest with it")
 
     def __repr__(self) -> str:
         return f"Guest({self.path!r})"

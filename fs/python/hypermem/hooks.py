@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 PART = 64 << 10
 NAME_MAX = 63  # bytes of a hook's name
 PROCESSES_KEPT = 64
+POLL_MAX_SECONDS = 3600.0
 # What a reply meets if the call, or the guest, has not waited for it.
 GONE = (errno.ESRCH, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT)
 
@@ -360,5 +361,7 @@ def _ready(hooks: list[Hook], seconds: float | None) -> list[Hook]:
     poll = select.poll()
     for hook in hooks:
         poll.register(hook, select.POLLIN)
-    fds = {fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)}
+    # Whoever waits for longer than poll can comes back.
+    ms = None if seconds is None else min(seconds, POLL_MAX_SECONDS) * 1000
+    fds = {fd for fd, _ in poll.poll(ms)}
     return [hook for hook in hooks if hook.fileno() in fds]

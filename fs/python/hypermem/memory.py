@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Literal
 
-from .files import decode, encode, named
+from .files import decode, encode, named, reason
 
 STR_MAX = 1 << 20
 POINTER_SECONDS = 1.0  # as old as an attribute may be in the mount
@@ -85,16 +85,19 @@ class Memory(abc.ABC):
                 self._fds[flags] = fd
             return self._fds[flags]
 
+    def _error_at(self, number: int, addr: int) -> OSError:
+        return OSError(number, reason(number, addr), self._mem)
+
     def _read_some(self, addr: int, size: int) -> bytes:
         """Up to `size` bytes: fewer where memory ends, none if the process has no memory."""
-        with named(self._mem):
+        with named(self._mem, addr):
             _check_range(addr, size)
             return os.pread(self._open(os.O_RDONLY), size, addr)
 
     def _read_up_to(self, addr: int, size: int) -> bytes:
         """What there is before memory ends."""
         data = b""
-        with named(self._mem):
+        with named(self._mem, addr):
             _check_range(addr, size)
         while len(data) < size:  # what is very large comes in more than one part
             try:
@@ -112,9 +115,9 @@ class Memory(abc.ABC):
         """Exactly `size` bytes.  ShortRead: memory ends before; OSError with EIO: at once."""
         data = self._read_up_to(addr, size)
         if not data and size:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), self._mem)
+            raise self._error_at(errno.EIO, addr)
         if len(data) < size:
-            short = ShortRead(errno.EIO, os.strerror(errno.EIO), self._mem)
+            short = ShortRead(errno.EIO, reason(errno.EIO, addr + len(data)), self._mem)
             short.data = data
             raise short
         return data
@@ -122,7 +125,7 @@ class Memory(abc.ABC):
     def write_bytes(self, addr: int, data: bytes) -> None:
         """All of it.  ShortWrite: memory ends before; OSError with EIO: at once."""
         done = 0
-        with named(self._mem):
+        with named(self._mem, addr):
             _check_range(addr, len(data))
             fd = self._open(os.O_WRONLY)
             while done < len(data):
@@ -131,7 +134,7 @@ class Memory(abc.ABC):
                 except OSError as error:
                     if not done or error.errno != errno.EIO:
                         raise
-                    short = ShortWrite(errno.EIO, os.strerror(errno.EIO), self._mem)
+                    short = ShortWrite(errno.EIO, reason(errno.EIO, addr + done), self._mem)
                     short.written = done
                     raise short from None
 
@@ -145,9 +148,9 @@ class Memory(abc.ABC):
             if nul:
                 return decode(data)
             if not part:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), self._mem)
+                raise self._error_at(errno.EIO, addr)
             size *= 16
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self._mem)
+        raise self._error_at(errno.EFBIG, addr)
 
     def write_str(self, addr: int, text: str | bytes) -> None:
         """The text and a NUL."""
@@ -157,7 +160,12 @@ class Memory(abc.ABC):
         return int.from_bytes(self.read_bytes(addr, size), self._order, signed=signed)
 
     def _write_number(self, addr: int, value: int, size: int, signed: bool) -> None:
-        self.write_bytes(addr, value.to_bytes(size, self._order, signed=signed))
+        try:
+            data = value.to_bytes(size, self._order, signed=signed)
+        except OverflowError:
+            raise OverflowError(f"{value} does not fit into {8 * size} bits "
+                                f"{'with' if signed else 'without'} a sign") from None
+        self.write_bytes(addr, data)
 
     def _pointer(self) -> int:
         """Bytes of a pointer.  An exec may change it."""

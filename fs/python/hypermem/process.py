@@ -119,10 +119,12 @@ class Process(Memory):
         return data
 
     def _readlink(self, name: str) -> str:
+        path = f"{self._path}/{name}"
         try:
-            text = os.readlink(os.fsencode(f"{self._path}/{name}"))
-        except OSError:
+            text = os.readlink(os.fsencode(path))
+        except OSError as error:
             self.check()
+            error.filename = path  # a str, as of the others
             raise
         self.check()
         return decode(text)
