@@ -79,7 +79,7 @@ printf '== packages\n'
 lab_packages gcc libc6-dev make pkgconf meson ninja-build libfuse3-dev libglib2.0-dev zlib1g-dev \
     libcmocka-dev fuse3 python3 python3-pytest sparse linux-headers-amd64 qemu-system-x86 \
     busybox-static cpio xz-utils kmod procps xxd util-linux mandoc python3-pip python3-setuptools \
-    python3-wheel
+    python3-wheel mypy
 # For a guest's process of 32 bits.
 lab_packages libc6-dev-i386 "lib32gcc-$(gcc -dumpversion | cut -d. -f1)-dev"
 [ -c /dev/fuse ] || lab_as_root modprobe fuse || lab_die "no /dev/fuse: mounting needs FUSE in the kernel"

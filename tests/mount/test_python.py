@@ -7,8 +7,10 @@ import gc
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -426,6 +428,33 @@ def test_it_prints_a_list_of_processes(world: World) -> None:
         done = host([*argv, *options], env=env)
         assert done.rc == 2 and done.out == b"" and done.err.count(b"\n") == 1
     assert host(f"{sys.executable} -m hypermem {world.mnt} | head -n 1", env=env).err == b""
+
+
+@pytest.mark.fake("the package is the same with any guest")
+def test_types_are_those_that_it_says(tmp_path: Path) -> None:
+    if not shutil.which("mypy"):
+        pytest.skip("it needs mypy")
+    (tmp_path / "user.py").write_text(textwrap.dedent("""
+        import hypermem
+
+        guest = hypermem.Guest("/mnt")
+        process: hypermem.Process = guest.process(1)
+        text: str = process.read_str(0x1000)
+        paths: dict[int, str] = process.fds
+
+        @guest.hook("openat", comm="cat", arg1=["/etc/passwd", "/etc/group"], uid=range(10))
+        def on_open(event: hypermem.Event) -> None:
+            event.args[2] = event.args[2] | 1
+            event.skip(-13)
+
+        hook: hypermem.Hook = on_open
+        with guest.events("* return", trace=True, retval=-2) as events:
+            numbers: list[int | None] = [event.retval for event in events]
+    """))
+    done = host(["mypy", "--strict", "--cache-dir", tmp_path / "cache", PACKAGE / "hypermem",
+                 tmp_path / "user.py"], timeout=120,
+                env={**os.environ, "MYPYPATH": str(PACKAGE)})
+    assert done.rc == 0, done.out.decode()
 
 
 @pytest.mark.fake("the package is the same with any guest")
