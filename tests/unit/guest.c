@@ -4,11 +4,14 @@
  */
 #include "tests/unit/guest.h"
 
+#include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#define CONNECT_PATIENCE (15 * G_TIME_SPAN_SECOND)
 
 uint8_t guest_byte(uint64_t addr)
 {
@@ -184,4 +187,27 @@ void guest_free(struct guest *guest)
 	g_free(guest->address);
 	g_free(guest->dir);
 	g_free(guest);
+}
+
+struct hm_client *guest_connect(struct guest *guest, int timeout_ms, bool (*interrupted)(void))
+{
+	struct hm_client_config config = {
+		.address = guest->address,
+		.timeout_ms = timeout_ms,
+		.interrupted = interrupted,
+	};
+	int64_t until = g_get_monotonic_time() + CONNECT_PATIENCE;
+	struct hm_refusal refusal;
+	struct hm_client *client;
+	int rc;
+
+	/* The deadline may be shorter than this machine needs for a HELLO. */
+	do {
+		rc = hm_client_open(&config, &refusal, &client);
+	} while (rc == -ETIMEDOUT && g_get_monotonic_time() < until);
+	if (rc == 0 && hm_client_start(client) == 0)
+		return client;
+	if (rc == 0)
+		hm_client_close(client);
+	return NULL;
 }

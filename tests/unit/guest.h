@@ -49,6 +49,9 @@ void guest_free(struct guest *guest);
 
 void guest_script(struct guest *guest, guest_answer answer);
 
+/* A client of it, at work; NULL: it cannot be had, however long it is tried. */
+struct hm_client *guest_connect(struct guest *guest, int timeout_ms, bool (*interrupted)(void));
+
 /* What the guest's memory holds at an address. */
 uint8_t guest_byte(uint64_t addr);
 

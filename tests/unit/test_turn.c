@@ -56,17 +56,8 @@ static int teardown(void **state)
 
 static void connect_client(struct world *world, int timeout_ms)
 {
-	struct hm_client_config config = { .address = world->guest->address,
-					   .timeout_ms = timeout_ms };
-	int64_t until = g_get_monotonic_time() + PATIENCE;
-	struct hm_refusal refusal;
-	int rc;
-
-	do {
-		rc = hm_client_open(&config, &refusal, &world->client);
-	} while (rc == -ETIMEDOUT && g_get_monotonic_time() < until);
-	assert_int_equal(rc, 0);
-	assert_int_equal(hm_client_start(world->client), 0);
+	world->client = guest_connect(world->guest, timeout_ms, NULL);
+	assert_non_null(world->client);
 }
 
 static bool read_well(struct world *world, uint64_t addr)
