@@ -18,7 +18,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "vm"), str(HERE.parent / "mount")]
 from lab import Guest  # noqa: E402
-from world import Mount, watchdog  # noqa: E402
+from world import Mount, built, watchdog  # noqa: E402
 
 BOOT = 400.0  # seconds; it takes about 45 on an idle machine without KVM
 LIMIT = 300.0  # seconds of a test without @pytest.mark.limit
@@ -49,11 +49,7 @@ def image() -> Image:
 
 @pytest.fixture(scope="session")
 def daemon(pytestconfig: pytest.Config) -> Path:
-    path = (pytestconfig.getoption("hypermemfs") or
-            pytestconfig.getoption("builddir") / "fs/hypermemfs")
-    if not path.exists():
-        pytest.exit(f"{path} does not exist: build it, or say where it is with --hypermemfs", 2)
-    return path.resolve()
+    return built(pytestconfig, "hypermemfs", "fs/hypermemfs")
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +72,8 @@ def started(image: Image, directory: Path, flavour: str = "amd64", append: str =
                         "-chardev", f"socket,id=qga,path={directory}/qga,server=on,wait=off",
                         "-device", "virtio-serial-pci,id=qgabus",
                         "-device", f"virtserialport,bus=qgabus.0,chardev=qga,name={QGA}"]) as guest:
-        try:
+        with guest.watched():
             yield guest
-        except BaseException:
-            print(guest.console()[-3000:])
-            raise
-        guest.check_console()
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ import pytest
 
 from conftest import BOOT, QGA, Image, ping, started, wait_running
 from lab import Guest
-from seen import TEXTS, guest_mem, opened, oracle, path, pattern, shown
-from world import Mount, errno_of, host, wait_for
+from seen import TEXTS, guest_mem, oracle, path, shown
+from world import Mount, errno_of, host, opened, pattern, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NODE = "/dev/virtio-ports/org.hypermem.0"

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import lab
 import machines
-from world import FakeGuest, HostWorld, Mount, Victim, VmWorld, World, watchdog
+from world import FakeGuest, HostWorld, Mount, Victim, VmWorld, World, built, watchdog
 
 LIMIT = 60.0  # seconds of a test without @pytest.mark.limit
 
 
-def _path(config: pytest.Config, option: str, built: str) -> Path:
-    path = config.getoption(option) or config.getoption("builddir") / built
-    if not path.exists():
-        pytest.exit(f"{path} does not exist: build it, or say where it is with --{option}", 2)
-    return path.resolve()
-
-
 @pytest.fixture(scope="session")
 def session_world(pytestconfig: pytest.Config) -> Iterator[World]:
-    daemon = _path(pytestconfig, "hypermemfs", "fs/hypermemfs")
+    daemon = built(pytestconfig, "hypermemfs", "fs/hypermemfs")
     world: World
     if pytestconfig.getoption("backend") == "vm":
         world = VmWorld(daemon, lab.module_files(pytestconfig), lab.programs32(pytestconfig))
     else:
-        tools = {"victim": _path(pytestconfig, "victim", "tests/victim"),
+        tools = {"victim": built(pytestconfig, "victim", "tests/victim"),
                  "mapper": pytestconfig.getoption("builddir") / "tests/mapper"}
         tools |= {path.name: path for path in
                   pytestconfig.getoption("builddir").glob("tests/mapper32")}
-        world = HostWorld(daemon, _path(pytestconfig, "fake_guest", "tests/fake_guest"), tools)
+        world = HostWorld(daemon, built(pytestconfig, "fake_guest", "tests/fake_guest"), tools)
     yield world
     world.close()
 

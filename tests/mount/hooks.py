@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,50 @@ class Hook:
 
     def remove(self) -> None:
         self.dir.rmdir()
+
+
+@contextlib.contextmanager
+def made(mnt: Path) -> Iterator[Hook]:
+    """A hook that goes with the test, if the test has not removed it."""
+    hook = Hook(mnt)
+    yield hook
+    if hook.dir.exists():
+        hook.remove()
+
+
+@contextlib.contextmanager
+def coming_and_going(mnt: Path, words: str, then: str = "",
+                     calls: int = 4) -> Iterator[list[BaseException]]:
+    """Meanwhile hooks are made, handle so many calls, get another filter perhaps, and are removed.
+
+    What goes wrong with them is in the list when it is over.
+    """
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def churn(name: str) -> None:
+        try:
+            while not stop.is_set():
+                hook = Hook(mnt, name)
+                with hook.events() as events:
+                    hook.filter(words)
+                    for _ in range(calls):
+                        hook.write("reply", events.line().split()[0][3:] + b" continue\n")
+                if then and name[-1] in "02":
+                    hook.filter(then)
+                hook.remove()
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=churn, args=(f"churn{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failures
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
 
 
 class Events:

@@ -6,27 +6,17 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from test_mem import pattern
-from world import FakeGuest, HostWorld, Mount, Victim, errno_of, host, wait_for
+from world import FakeGuest, HostWorld, Mount, Victim, errno_of, host, opened, pattern, wait_for
 
 pytestmark = [pytest.mark.fake("a real guest does not misbehave to order"),
               pytest.mark.daemon_talks]
 
 LINK_IS_GONE = {"EPROTO", "ENOTCONN"}  # the daemon may see nonsense or the end first
-
-
-@contextlib.contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    fd = os.open(path, flags)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def mem(mount: Mount, victim: Victim) -> Path:

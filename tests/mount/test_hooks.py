@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hooks import Hook, shell_words
+from hooks import Hook, coming_and_going, made, shell_words
 from world import FakeGuest, HostWorld, Mount, Victim, World, errno_of, host, wait_for
 
 made_up = pytest.mark.fake("a real guest makes no calls to order; see tests/vm/test_hook_files.py")
@@ -29,10 +29,8 @@ FILES = {"enabled": 0o644, "events": 0o444, "filter": 0o644, "reply": 0o200, "st
 
 @pytest.fixture
 def hook(mount: Mount) -> Iterator[Hook]:
-    hook = Hook(mount.mnt)
-    yield hook
-    if hook.dir.exists():
-        hook.remove()
+    with made(mount.mnt) as hook:
+        yield hook
 
 
 # -- the files --------------------------------------------------------------------------------
@@ -41,10 +39,8 @@ def hook(mount: Mount) -> Iterator[Hook]:
 @pytest.fixture
 def real(world: World) -> Iterator[Hook]:
     """A hook in any guest."""
-    hook = Hook(world.mnt)
-    yield hook
-    if hook.dir.exists():
-        hook.remove()
+    with made(world.mnt) as hook:
+        yield hook
 
 
 def test_a_hook_is_a_directory_of_files(world: World, real: Hook) -> None:
@@ -770,29 +766,9 @@ def test_a_filter_that_cannot_be_set_says_why(mount: Mount, fake: FakeGuest, hoo
 @made_up
 @pytest.mark.limit(120)
 def test_hooks_that_come_and_go_under_load_leave_nothing(mount: Mount, victim: Victim) -> None:
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def churn(name: str) -> None:
-        try:
-            while not stop.is_set():
-                hook = Hook(mount.mnt, name)
-                with hook.events() as events:
-                    hook.filter("fake_20_0_4")
-                    for _ in range(5):
-                        hook.write("reply", events.line().split()[0][3:] + b" continue\n")
-                hook.remove()
-        except BaseException as error:  # noqa: BLE001
-            failures.append(error)
-
-    threads = [threading.Thread(target=churn, args=(f"churn{i}",)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(100):
-        assert (mount.mnt / "pid" / str(victim.pid) / "comm").read_bytes() == b"victim\n"
-    time.sleep(2)
-    stop.set()
-    for thread in threads:
-        thread.join(30)
+    with coming_and_going(mount.mnt, "fake_20_0_4", calls=5) as failures:
+        for _ in range(100):
+            assert (mount.mnt / "pid" / str(victim.pid) / "comm").read_bytes() == b"victim\n"
+        time.sleep(2)
     assert not failures, failures
     assert os.listdir(mount.mnt / "hooks") == []

@@ -4,28 +4,14 @@ import contextlib
 import os
 import re
 import struct
-from collections.abc import Iterator
-
-import pytest
 
 import machines
-from world import Victim, World, errno_of, host
+from world import Victim, World, errno_of, host, opened as file_opened, pattern
 
 
-@contextlib.contextmanager
-def opened(world: World, pid: int, flags: int = os.O_RDONLY) -> Iterator[int]:
-    fd = os.open(world.path(pid, "mem"), flags)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def pattern(addr: int, size: int) -> bytes:
-    """What victim.c's fill() puts there: every 8 bytes hold their own address."""
-    first = addr & ~7
-    words = range(first, addr + size, 8)
-    return struct.pack(f"{machines.current.struct}{len(words)}Q", *words)[addr - first:][:size]
+def opened(world: World, pid: int,
+           flags: int = os.O_RDONLY) -> contextlib.AbstractContextManager[int]:
+    return file_opened(world.path(pid, "mem"), flags)
 
 
 def test_bytes_are_those_at_their_address(world: World, victim: Victim) -> None:

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from test_mem import pattern
-from world import Victim, World, errno_of, host, wait_for
+from world import Victim, World, errno_of, host, pattern, wait_for
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "fs/python"
 sys.path.insert(0, str(PACKAGE))

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from test_mem import opened, pattern
-from world import Victim, VmWorld, errno_of, wait_for
+from test_mem import opened
+from world import Victim, VmWorld, errno_of, pattern, wait_for
 
 pytestmark = [pytest.mark.vm("this host is not rebooted for a test; see test_faults.py"),
               pytest.mark.daemon_talks, pytest.mark.limit(180)]

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from test_mem import opened, pattern
-from world import Victim, World, errno_of, host
+from test_mem import opened
+from world import Victim, World, errno_of, host, pattern
 
 
 def snapshot(world: World, victim: Victim) -> bytes:

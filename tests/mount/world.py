@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS / "vm"))
@@ -75,6 +78,30 @@ def errno_of(call: Callable[[], Any]) -> str:
     except OSError as error:
         return {errno.EOPNOTSUPP: "EOPNOTSUPP"}.get(error.errno, errno.errorcode[error.errno])
     return "OK"
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def pattern(addr: int, size: int) -> bytes:
+    """What victim.c's fill() puts there: every 8 bytes hold their own address."""
+    first = addr & ~7
+    words = range(first, addr + size, 8)
+    return struct.pack(f"{machines.current.struct}{len(words)}Q", *words)[addr - first:][:size]
+
+
+def built(config: pytest.Config, option: str, path: str) -> Path:
+    """What is to be tested: the option says where it is, or it is in the build directory."""
+    file = config.getoption(option) or config.getoption("builddir") / path
+    if not file.exists():
+        pytest.exit(f"{file} does not exist: build it, or say where it is with --{option}", 2)
+    return file.resolve()
 
 
 class Mount:

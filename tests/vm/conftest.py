@@ -19,7 +19,8 @@ from hook import Hooks  # noqa: E402
 from lab import Guest  # noqa: E402
 from machines import patience  # noqa: E402
 from link import Link  # noqa: E402
-from world import Mount, watchdog  # noqa: E402
+from slow import Slow  # noqa: E402
+from world import Mount, built, watchdog  # noqa: E402
 
 LIMIT = 60.0  # seconds of a test without @pytest.mark.limit
 
@@ -45,11 +46,7 @@ def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def daemon(pytestconfig: pytest.Config) -> Path:
-    path = (pytestconfig.getoption("hypermemfs") or
-            pytestconfig.getoption("builddir") / "fs/hypermemfs")
-    if not path.exists():
-        pytest.exit(f"{path} does not exist: build it, or say where it is with --hypermemfs", 2)
-    return path.resolve()
+    return built(pytestconfig, "hypermemfs", "fs/hypermemfs")
 
 
 @pytest.fixture(scope="session")
@@ -69,13 +66,8 @@ def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
 @contextlib.contextmanager
 def booted(kit: Kit, **options: Any) -> Iterator[Guest]:
     """A guest that must be well at the end."""
-    with Guest.boot(kit.kernel, kit.image, **options) as guest:
-        try:
-            yield guest
-        except BaseException:
-            print(guest.console()[-3000:])
-            raise
-        guest.check_console()
+    with Guest.boot(kit.kernel, kit.image, **options) as guest, guest.watched():
+        yield guest
 
 
 @pytest.fixture
@@ -120,6 +112,13 @@ def call(guest: Guest) -> Iterator[Call]:
     """Starts callers, and ends those that are left."""
     yield lambda *args, **kwargs: Caller(guest, *args, **kwargs)
     guest.run("killall -9 caller 2>/dev/null")
+
+
+@pytest.fixture
+def slow(guest: Guest) -> Iterator[Slow]:
+    slow = Slow(guest)
+    yield slow
+    slow.close()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -474,6 +474,16 @@ class Guest:
         if found := COMPLAINTS.search(text):
             start = text.rfind("\n", 0, max(0, found.start() - 300)) + 1
             raise LabError("the guest's kernel complains:\n" + text[start:start + 6000])
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """It must be well at the end; when something else is wrong, its console is shown."""
+        try:
+            yield
+        except BaseException:
+            print(self.console()[-3000:])
+            raise
+        self.check_console()
 
     # Commands, processes, files.
 

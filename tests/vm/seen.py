@@ -7,12 +7,10 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import machines
 from lab import Guest
-from world import Mount, errno_of
+from world import Mount, errno_of, opened
 
 TEXTS = "cmdline", "comm", "environ", "limits", "maps", "stat", "status"
 LINKS = "cwd", "exe", "root"
@@ -33,23 +31,6 @@ tar c * && rm -r $dir
 
 def path(mount: Mount, pid: int, name: str = "") -> Path:
     return mount.mnt / "pid" / str(pid) / name
-
-
-@contextlib.contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    fd = os.open(path, flags)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def pattern(addr: int, size: int) -> bytes:
-    """What victim.c's fill() has put there."""
-    first = addr & ~7
-    order = machines.current.byteorder
-    words = b"".join(a.to_bytes(8, order) for a in range(first, addr + size, 8))
-    return words[addr - first:][:size]
 
 
 def _settled(name: str, text: bytes) -> bytes:

@@ -13,9 +13,10 @@ import machines
 from conftest import Kit, booted, load
 from lab import Guest, LabError
 from link import Link
-from seen import mem_errno, opened, path, pattern
+from seen import mem_errno, path
+from slow import Slow
 from test_module import check_mounted, console_ports, driver, served
-from world import Mount, errno_of, wait_for
+from world import Mount, errno_of, opened, pattern, wait_for
 
 pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("hotplug")]
 
@@ -148,24 +149,16 @@ def test_a_port_that_goes_is_told_of_in_a_line(guest: Guest) -> None:
     assert served(guest)
 
 
-def test_requests_that_sleep_do_not_keep_a_port_from_going_and_coming(guest: Guest) -> None:
-    guest.run("[ -e /dev/fuse ] || insmod /modules/fuse.ko; mkdir -p /tmp/slow", check=True)
-    server = guest.spawn(["slowfs", "/tmp/slow"])
-    guest.wait_output(server, rb"\n")
-    pid, victim = guest.victim("mapped", "/tmp/slow/slow")
-    try:
-        with Link(guest.hm_socket) as link:
-            link.hello()
-            for n in range(20):
-                link.send(2, pid, victim["region"] + n * 4096, 4096)
-            assert link.proc(1).pid == 1
-        plug_in = unplug_port(guest)
-        plug_in()
-        assert guest.run("echo well").out == b"well\n"
-        guest.kill(server, 10)  # SIGUSR1: the pages are there
-        wait_for(lambda: served(guest))
-    finally:
-        guest.run(f"kill -9 {server} {pid}; umount -l /tmp/slow")
+def test_requests_that_sleep_do_not_keep_a_port_from_going_and_coming(guest: Guest,
+                                                                              slow: Slow) -> None:
+    with Link(guest.hm_socket) as link:
+        link.hello()
+        slow.ask(link)
+    plug_in = unplug_port(guest)
+    plug_in()
+    assert guest.run("echo well").out == b"well\n"
+    slow.release()
+    wait_for(lambda: served(guest))
 
 
 @HOTPLUG

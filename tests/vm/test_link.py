@@ -14,6 +14,7 @@ from lab import Guest
 from link import (BIG_ENDIAN, CHUNK, DATA, HELLO, HELLO_REPLY, LIST_PROCS, MAGIC, READ, READ_FAIL,
                   READ_OK, READ_PARTIAL, READ_PROC, READ_STR, READONLY, RESET, TRANSLATE, VERSION,
                   WINDOW, WRITE, WRITE_FAIL, Frame, Hello, Link, errno_name, header, hello_frame)
+from world import pattern
 
 pytestmark = pytest.mark.vm("is about the module")
 
@@ -23,11 +24,6 @@ BIG = 1 << 16
 @pytest.fixture
 def victim(guest: Guest) -> dict:
     return guest.victim("mem")[1]
-
-
-def pattern(addr: int, size: int) -> bytes:
-    """What victim.c's fill() has put there; addr and size are multiples of 8."""
-    return b"".join(a.to_bytes(8, machines.current.byteorder) for a in range(addr, addr + size, 8))
 
 
 def served(guest: Guest, victim: dict) -> bool:

@@ -17,8 +17,9 @@ import machines
 from conftest import Kit, booted, load
 from lab import Guest
 from link import READ, READ_PROC_FILE, RESET, TRANSLATE, WINDOW, Link, header
-from seen import mem, mem_errno, opened, path, pattern
-from world import Mount, errno_of, wait_for
+from seen import mem, mem_errno, path
+from slow import Slow
+from world import Mount, errno_of, opened, pattern, wait_for
 
 pytestmark = pytest.mark.vm("is about the module")
 
@@ -128,30 +129,21 @@ def test_the_module_can_go_while_hosts_come_and_go(guest: Guest) -> None:
 
 
 @pytest.mark.needs("modules")
-def test_the_module_waits_for_a_request_that_sleeps(guest: Guest) -> None:
+def test_the_module_waits_for_a_request_that_sleeps(guest: Guest, slow: Slow) -> None:
     """What sleeps in a page fault cannot be woken: rmmod goes on when the page has come."""
-    guest.run("[ -e /dev/fuse ] || insmod /modules/fuse.ko; mkdir -p /tmp/slow", check=True)
-    server = guest.spawn(["slowfs", "/tmp/slow"])
-    guest.wait_output(server, rb"\n")
-    pid, victim = guest.victim("mapped", "/tmp/slow/slow")
-    try:
-        with Link(guest.hm_socket) as link:
-            link.hello()
-            for n in range(20):
-                link.send(READ, pid, victim["region"] + n * 4096, 4096)
-            assert link.proc(1).pid == 1
-            rmmod = guest.spawn(["sh", "-c", "rmmod hypermem; echo ended: $?"])
-            time.sleep(1)
-            assert guest.output(rmmod) == b""
-            # Nothing else is held up.
-            assert guest.run("echo well").out == b"well\n"
-            guest.kill(server, 10)  # SIGUSR1: the pages are there
-            guest.wait_output(rmmod, rb"ended: 0\n")
-            assert link.silent(0.2)
-        guest.run("insmod /hypermem.ko", check=True)
-        assert served(guest)
-    finally:
-        guest.run(f"kill -9 {server} {pid}; umount -l /tmp/slow")
+    with Link(guest.hm_socket) as link:
+        link.hello()
+        slow.ask(link)
+        rmmod = guest.spawn(["sh", "-c", "rmmod hypermem; echo ended: $?"])
+        time.sleep(1)
+        assert guest.output(rmmod) == b""
+        # Nothing else is held up.
+        assert guest.run("echo well").out == b"well\n"
+        slow.release()
+        guest.wait_output(rmmod, rb"ended: 0\n")
+        assert link.silent(0.2)
+    guest.run("insmod /hypermem.ko", check=True)
+    assert served(guest)
 
 
 @pytest.mark.needs("modules")

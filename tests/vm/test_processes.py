@@ -17,8 +17,8 @@ import pytest
 import machines
 from lab import Guest
 from link import READ, READ_STR, Link, errno_name
-from seen import (NOTHING, guest_mem, mem, mem_errno, opened, oracle, path, pattern, shown)
-from world import Mount, errno_of, wait_for
+from seen import NOTHING, guest_mem, mem, mem_errno, oracle, path, shown
+from world import Mount, errno_of, opened, pattern, wait_for
 
 pytestmark = pytest.mark.vm("needs processes that this host cannot be given")
 

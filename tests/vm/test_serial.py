@@ -22,8 +22,7 @@ from conftest import Kit, booted, load
 from lab import Guest, LabError
 from link import (CHUNK, READ, READ_PROC, READ_PROC_FILE, RESET, WRITE, Link, SerialLink,
                   header, hello_frame, stuffed)
-from test_link import pattern
-from world import Mount, wait_for
+from world import Mount, pattern, wait_for
 
 pytestmark = pytest.mark.vm("is about the module")
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,44 +16,13 @@ import pytest
 from conftest import Kit, booted
 from lab import Guest
 from link import LIST_PROCS, READ, READ_OK, Link, errno_name
-from seen import guest_mem, mem, mem_errno, opened, path, pattern
-from world import Mount, errno_of, wait_for
+from seen import guest_mem, mem, mem_errno, path
+from slow import Slow
+from world import Mount, errno_of, opened, pattern, wait_for
 
 pytestmark = pytest.mark.vm("a page that is not provided needs a guest")
 
 LARGE = 20_000  # more than READ is used for: the guest sleeps in TRANSLATE
-
-
-class Slow:
-    """A process with memory that is on slowfs: who reads it sleeps until release()."""
-
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
-        guest.run("[ -e /dev/fuse ] || insmod /modules/fuse.ko; mkdir -p /tmp/slow", check=True)
-        self.server = guest.spawn(["slowfs", "/tmp/slow"])
-        guest.wait_output(self.server, rb"\n")
-        self.pid, victim = guest.victim("mapped", "/tmp/slow/slow")
-        self._next = 0
-        self._shared, self._private = victim["region"], victim["private"]
-
-    def page(self, private: bool = False) -> int:
-        """The address of 8 pages that nobody has read."""
-        self._next += 8 * 4096
-        return (self._private if private else self._shared) + self._next - 8 * 4096
-
-    def release(self) -> None:
-        self._guest.kill(self.server, signal.SIGUSR1)
-
-    def close(self) -> None:
-        self._guest.run(f"kill -9 {self.server} {self.pid}; umount -l /tmp/slow")
-        wait_for(lambda: b"+hypermem" not in self._guest.run("ps").out)
-
-
-@pytest.fixture
-def slow(guest: Guest) -> Iterator[Slow]:
-    slow = Slow(guest)
-    yield slow
-    slow.close()
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 from conftest import Kit, booted
 from lab import Guest
 from link import READ, Link
-from seen import guest_mem, mem, mem_errno, opened, path, pattern
-from world import Mount, unmount, wait_for
+from seen import guest_mem, mem, mem_errno, path
+from world import Mount, opened, pattern, unmount, wait_for
 
 pytestmark = pytest.mark.vm("is about a guest under load")
 

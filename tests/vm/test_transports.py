@@ -15,9 +15,8 @@ import pytest
 
 from lab import Guest
 from link import READ, WINDOW, WRITE, Link, header
-from seen import pattern
 from test_module import BIG, RELOAD, check_mounted
-from world import Mount
+from world import Mount, pattern
 
 pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("pc")]
 
