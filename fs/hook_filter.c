@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fs/hook_parser.h"
+#include "fs/number.h"
 
 static const struct option {
 	const char *name;
@@ -30,6 +31,8 @@ static int put_name(struct hmfs_parser *p, const char *at, const char *name, siz
 {
 	struct hm_filter *filter = p->filter;
 
+	if (size > 4 && memcmp(name, "sys_", 4) == 0)
+		return hmfs_parser_fail(p, at, "names of calls are without sys_");
 	if (size + 1 >= HYPER_CALL_NAME_SIZE)
 		return hmfs_parser_fail(p, at, "no call has so long a name");
 	if (size + 1 > sizeof(filter->names) - filter->names_size)
@@ -128,8 +131,11 @@ static size_t column_of(const char *text, size_t offset)
 char *hmfs_filter_complaint(const char *text, size_t size, const struct hmfs_filter_error *error)
 {
 	g_autoptr(GString) lines = g_string_sized_new(2 * size + sizeof(error->reason) + 32);
-	size_t offset = MIN(error->offset, size);
+	size_t offset;
 
+	/* What is missing at the end is so before the newline that a shell's echo adds. */
+	size = hmfs_line_size(text, size);
+	offset = MIN(error->offset, size);
 	while (size > offset && hmfs_parser_is_space(text[size - 1]))
 		size--;
 	/* One line, whatever it was, so that the caret is below the right place. */

@@ -175,7 +175,9 @@ static int parse_test(struct hmfs_parser *p)
 		return hmfs_parser_fail(p, at, "%.*s belongs before the tests", (int)size, at);
 	field = find_field(at, size);
 	p->at += size;
-	if (field) {
+	if (field && field->field == HYPER_FIELD_RETVAL && !(p->filter->flags & HYPER_HOOK_RETURN)) {
+		rc = hmfs_parser_fail(p, at, "there is a result when the call returns: put `return' before the tests");
+	} else if (field) {
 		test.field = field->field;
 		rc = field->is_text ? parse_text_test(p, field->name, &test) :
 				      parse_number_test(p, field, &test);

@@ -300,7 +300,7 @@ static void before_a_call_has_returned_no_test_of_its_result_holds(void **state)
 	entered.returns = false;
 	entered.retval = 0;
 	for (size_t i = 0; i < G_N_ELEMENTS(tests); i++) {
-		g_autofree char *text = g_strdup_printf("ioctl %s", tests[i]);
+		g_autofree char *text = g_strdup_printf("ioctl enter return %s", tests[i]);
 		struct hm_filter filter;
 
 		parse(text, &filter);
@@ -317,7 +317,12 @@ static void what_is_no_filter_is_told_where_and_why(void **state)
 		const char *reason;	/* a part of it */
 	} rows[] = {
 		{ "", 1, "name is missing" },
-		{ "  \n", 4, "name is missing" },
+		{ "  \n", 3, "name is missing" },
+		{ "ioctl arg0\n", 11, "operator is missing" },
+		{ "sys_ioctl", 1, "without sys_" },
+		{ "open, sys_read return", 7, "without sys_" },
+		{ "ioctl retval<0", 7, "put `return'" },
+		{ "ioctl enter arg0==1 or not retval==0", 28, "put `return'" },
 		{ ",open", 1, "name is missing" },
 		{ "open,", 6, "name is missing" },
 		{ "open,,read", 6, "name is missing" },
@@ -336,7 +341,7 @@ static void what_is_no_filter_is_told_where_and_why(void **state)
 		{ "ioctl arg1==\"1\"", 13, "value is no number" },
 		{ "ioctl arg1==18446744073709551616", 13, "too large" },
 		{ "ioctl arg1==-9223372036854775809", 13, "too large" },
-		{ "ioctl retval==0xffffffffffffffff", 15, "sign" },
+		{ "ioctl return retval==0xffffffffffffffff", 22, "sign" },
 		{ "ioctl arg1==-1..0xffffffffffffffff", 17, "sign" },
 		{ "ioctl arg1==5..1", 13, "ends before" },
 		{ "ioctl arg1==1..-1", 13, "ends before" },
