@@ -123,6 +123,8 @@ def test_a_bad_filter_says_where_it_is_wrong_and_the_old_one_stays(real: Hook) -
     assert real.read("filter") == ("ioctl return arg1==x\n"
                                    "                   ^\n"
                                    "error: column 20: the value is no number\n")
+    assert real.errno("filter", "openat retval==-2\n") == "EINVAL"
+    assert real.read("filter").startswith("openat retval==-2\n       ^\nerror: column 8: ")
     real.write("enabled", "0")  # the old one is told to the guest again
     real.filter("getppid")
     assert real.read("filter") == "getppid\n"
@@ -402,6 +404,16 @@ def test_a_shell_script_can_handle_events(hook: Hook) -> None:
         assert (done.rc, done.err) == (0, b"")
         assert done.out == b"fake_3_1 0x0 4096\nfake_3_1 0x1 4097\nfake_3_1 0x2 4098\n"
         hook.filter("getppid")
+
+
+@made_up
+@pytest.mark.parametrize("command", ["sed 1q events", "grep -m 1 . events",
+                                     'read -r line <events; echo "$line"'])
+def test_a_line_is_shown_by_a_tool_that_does_not_seek(hook: Hook, command: str) -> None:
+    hook.filter("fake_1000_20 trace")
+    done = host(["sh", "-c", command], cwd=hook.dir)
+    assert (done.rc, done.err) == (0, b"")
+    assert done.out.startswith(b"id=0 ") and done.out.count(b"\n") == 1
 
 
 @made_up
