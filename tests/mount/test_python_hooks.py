@@ -583,6 +583,21 @@ def test_the_command_line_is_checked(world: World, tmp_path: Path) -> None:
     assert done.rc == 0 and b"--mount DIR" in done.out and b"143 SIGTERM" in done.out
 
 
+@pytest.mark.fake("a real guest's module has what its kernel has")
+@pytest.mark.parametrize("how, reason", [
+    ("lacks=16", "Operation not supported; the guest's kernel has no kprobes, which hooks need"),
+    ("forbids=16", "Operation not permitted; load hypermem.ko in the guest without readonly=1")])
+def test_a_guest_that_has_no_hooks_is_told_in_a_line(world: World, tmp_path: Path, how: str,
+                                                     reason: str) -> None:
+    with world.guest() as fake:
+        fake.misbehave(how)
+        with Mount(world.daemon, fake.socket) as mount:
+            rc, said = run(world, tmp_path, INIT + "panda.hsyscall('on_all_sys_enter')(print)",
+                           "--mount", mount.mnt)
+    assert rc == 1 and said.endswith(f": {reason}\n") and said.count("\n") == 1
+    assert said.startswith(f"hypermem-run: {mount.mnt}/hooks/A.print.")
+
+
 def test_a_loop_may_have_any_time(guest: hypermem.Guest) -> None:
     """It is more than poll(2) takes at once."""
     guest.hook("fake_3_10")(lambda event: guest.stop())
@@ -627,5 +642,8 @@ def test_a_loop_ends_with_the_mount(world: World, tmp_path: Path) -> None:
             assert gone.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
             assert gone.value.filename.endswith("/events")
             timer.join()
+            with pytest.raises(OSError, match="hypermemfs has ended; unmount with") as gone:
+                hypermem.Guest(mount.mnt)
+            assert gone.value.errno == errno.ENOTCONN
         finally:
             mount.close()

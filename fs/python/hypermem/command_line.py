@@ -17,8 +17,9 @@ _REMEDIES = {
     errno.EACCES: "run this as the user who has mounted the guest, or as root",
     errno.ECONNABORTED: "hypermemfs has ended: mount the guest again",
     errno.ENOSPC: "there are as many hooks as there can be: rmdir those that nobody needs",
-    errno.ENOTCONN: "has hypermemfs ended, or the guest?  The mount's file `info` tells",
+    errno.ENOTCONN: "the guest is not there, or hypermemfs has ended: see the mount's file info",
     errno.EOPNOTSUPP: "the guest's kernel has no kprobes, which hooks need",
+    errno.EPERM: "load hypermem.ko in the guest without readonly=1",
     errno.EROFS: "mount the guest without -o ro",
     errno.ETIMEDOUT: "the guest does not answer; does it still run?",
 }

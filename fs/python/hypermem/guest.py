@@ -2,6 +2,7 @@
 """guest: a mount, the processes in it, and hooks of what they do."""
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,12 @@ from .files import read_file
 from .filters import Test, compose
 from .hooks import Events, Handler, Hook, Hooks
 from .process import Process
+
+_NO_MOUNT = {
+    errno.ENOENT: "no guest is mounted there; mount one with hypermemfs",
+    errno.ENOTDIR: "no guest is mounted there; mount one with hypermemfs",
+    errno.ENOTCONN: "hypermemfs has ended; unmount with fusermount3 -u, and mount again",
+}
 
 
 class Guest:
@@ -19,9 +26,10 @@ class Guest:
         self._hooks = Hooks()
         try:
             info = self.info
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise type(error)(error.errno, "no guest is mounted there; mount one with hypermemfs",
-                              self.path) from None
+        except OSError as error:
+            if error.errno not in _NO_MOUNT:
+                raise
+            raise type(error)(error.errno, _NO_MOUNT[error.errno], self.path) from None
         if "hypermemfs" not in info:
             raise ValueError(f"{self.path} is no mount of hypermemfs; mount a guest with it")
 
