@@ -24,8 +24,20 @@ int hm_hook_tell(struct hm_hook *hook, uint32_t session)
 {
 	if (!hook->filter)
 		return 0;
+	hook->told = true;
 	return hm_client_hook_set(hook->hooks->client, session, hook->number, hook->filter,
 				  hook_state(hook), (uint32_t)hook->timeout_ms);
+}
+
+/*
+ * It could not be told of what it should have been, and is as before.  If the guest has
+ * not answered, it may do what it was told all the same, so it is told to do this then.
+ */
+static void hook_untell(struct hm_hook *hook, int rc)
+{
+	if (rc == -ETIMEDOUT || rc == -EINTR)
+		hm_client_hook_undo(hook->hooks->client, 0, hook->number, hook->filter,
+				    hook_state(hook), (uint32_t)hook->timeout_ms);
 }
 
 static bool hook_is_removed(struct hm_hook *hook)
@@ -79,6 +91,7 @@ int hm_hook_set_filter(struct hm_hook *hook, const struct hm_filter *filter)
 	if (rc < 0) {
 		hook->filter = old;
 		g_atomic_int_set(&hook->regs, old && (old->flags & HYPER_HOOK_REGS));
+		hook_untell(hook, rc);
 		g_free(new);
 	} else {
 		g_free(old);
@@ -97,8 +110,11 @@ static int hook_set_number(struct hm_hook *hook, gint *number, gint value)
 	old = *number;
 	g_atomic_int_set(number, value);
 	rc = hm_hook_tell(hook, 0);
-	if (rc < 0)
+	if (rc < 0) {
 		g_atomic_int_set(number, old);
+		if (hook->filter)
+			hook_untell(hook, rc);
+	}
 	hm_hook_unlock(hook);
 	return rc;
 }

@@ -35,6 +35,7 @@ struct hm_hook {
 
 	sem_t setting;		/* protects what follows; a signal ends the wait for it */
 	struct hm_filter *filter;	/* NULL: none yet */
+	bool told;		/* the guest may have it */
 	gint regs;			/* atomic: it wants registers */
 	gint enabled;		/* atomic to read */
 	gint timeout_ms;	/* atomic to read */

@@ -70,30 +70,64 @@ static int call_done(struct hm_client *client, struct hm_call *call)
 	return rc;
 }
 
-int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t number,
-		       const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms)
+/* -EROFS, -E2BIG: it cannot be. */
+static int set_prepare(struct hm_client *client, struct hm_call *call, uint32_t session,
+		       uint32_t number, const struct hm_filter *filter, uint32_t state,
+		       uint32_t timeout_ms, uint8_t data[HM_HOOK_SIZE_MAX])
 {
-	uint8_t data[HM_HOOK_SIZE_MAX];
 	size_t size = hm_hook_encode(filter, state, timeout_ms, data);
-	struct hm_call call;
 
 	if (client->readonly)
 		return -EROFS;
 	if (size > hm_client_max_data(client))
 		return -E2BIG;
-	call_prepare(&call, HYPER_OP_HOOK_SET, session, number);
-	call.slow = true;
-	call_put(&call, data, size);
-	return call_done(client, &call);
+	call_prepare(call, HYPER_OP_HOOK_SET, session, number);
+	call->slow = true;
+	call_put(call, data, size);
+	return 0;
+}
+
+int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t number,
+		       const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms)
+{
+	uint8_t data[HM_HOOK_SIZE_MAX];
+	struct hm_call call;
+	int rc = set_prepare(client, &call, session, number, filter, state, timeout_ms, data);
+
+	return rc ? rc : call_done(client, &call);
+}
+
+static void remove_prepare(struct hm_call *call, uint32_t session, uint32_t number)
+{
+	call_prepare(call, HYPER_OP_HOOK_REMOVE, session, number);
+	call->slow = true;
 }
 
 int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t number)
 {
 	struct hm_call call;
 
-	call_prepare(&call, HYPER_OP_HOOK_REMOVE, session, number);
-	call.slow = true;
+	remove_prepare(&call, session, number);
 	return call_done(client, &call);
+}
+
+void hm_client_hook_undo(struct hm_client *client, uint32_t session, uint32_t number,
+			 const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms)
+{
+	uint8_t data[HM_HOOK_SIZE_MAX];
+	struct hm_call call;
+	int rc = 0;
+
+	if (filter)
+		rc = set_prepare(client, &call, session, number, filter, state, timeout_ms, data);
+	else
+		remove_prepare(&call, session, number);
+	if (rc)
+		return;
+	hm_call_init(&call);
+	if (hm_session_send(&client->session, &call) == 0)
+		hm_session_give_up(&client->session, &call);
+	hm_call_deinit(&call);
 }
 
 static int events_decode(const uint8_t *data, size_t size, GPtrArray *events)

@@ -39,6 +39,12 @@ int hm_client_sem_wait(struct hm_client *client, sem_t *sem, int64_t deadline);
 int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t number,
 		       const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms);
 int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t number);
+/*
+ * The same without waiting for an answer, behind one that has not been answered: it may be
+ * done still, and then this is.  filter: NULL: the hook is removed.
+ */
+void hm_client_hook_undo(struct hm_client *client, uint32_t session, uint32_t number,
+			 const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms);
 
 /*
  * Waits of one session.  The guest answers one with each of its events, or with a few; it has

@@ -264,7 +264,7 @@ void hm_hook_remove(struct hm_hook *hook)
 	hm_hook_queue_wake(hook);
 	g_mutex_unlock(&hooks->lock);
 	/* If the guest does not hear of it: its events are let go when they come. */
-	if (hook->filter)
+	if (hook->told)
 		hm_client_hook_remove(hooks->client, 0, hook->number);
 	hm_hook_unlock(hook);
 }

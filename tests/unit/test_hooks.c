@@ -34,6 +34,9 @@ static gint answered;		/* ... and how many of them are answered */
 static struct hypermem_verdict verdict;	/* the last one */
 static gint verdicts;		/* atomic */
 static gint busy;		/* atomic: replies get no answer */
+static gint deaf;		/* atomic: hooks that are set get no answer */
+static gint removes;		/* atomic */
+static gint last_flags;		/* atomic: of the last hook set */
 static gint burst;		/* events that come at once */
 static struct hm_header unanswered[64];	/* replies */
 
@@ -71,6 +74,18 @@ static void take_verdict(struct guest *guest, const struct hm_header *request,
 			    request->size);
 }
 
+static void take_hook(struct guest *guest, const struct hm_header *request, const uint8_t *data)
+{
+	struct hypermem_hook hook;
+
+	memcpy(&hook, data, sizeof(hook));
+	g_atomic_int_set(&last_flags, (gint)GUINT32_FROM_LE(hook.flags));
+	g_atomic_int_inc(&sets);
+	if (!g_atomic_int_get(&deaf))
+		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL,
+			    request->size);
+}
+
 /* Takes hooks; reading COUNTS makes an event. */
 static bool has_hooks(struct guest *guest, const struct hm_header *request, const uint8_t *data)
 {
@@ -82,13 +97,13 @@ static bool has_hooks(struct guest *guest, const struct hm_header *request, cons
 		g_atomic_int_inc(&waits);
 		return true;
 	case HYPER_OP_HOOK_SET:
-		g_atomic_int_inc(&sets);
-		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL, request->size);
+		take_hook(guest, request, data);
 		return true;
 	case HYPER_OP_HOOK_REPLY:
 		take_verdict(guest, request, data);
 		return true;
 	case HYPER_OP_HOOK_REMOVE:
+		g_atomic_int_inc(&removes);
 		guest_reply(guest, request, HYPER_RESP_READ_OK, request->addr, NULL, 0);
 		return true;
 	case HYPER_OP_HOOK_COUNTS:
@@ -106,7 +121,7 @@ static int setup(void **state)
 	struct world *world = g_new0(struct world, 1);
 
 	world->guest = guest_new();
-	waits = sets = told = verdicts = answered = busy = 0;
+	waits = sets = told = verdicts = answered = busy = deaf = removes = 0;
 	burst = 1;
 	*state = world;
 	return 0;
@@ -347,6 +362,49 @@ static void a_filter_that_is_too_large_for_the_guest_is_not_sent(void **state)
 	hook_end(hook);
 }
 
+static void what_the_guest_has_not_answered_to_is_undone(void **state)
+{
+	const struct hm_filter other = { .flags = HYPER_HOOK_RETURN, .names_size = 2,
+					 .names = "y" };
+	struct world *world = *state;
+	struct hm_hook *hook;
+
+	connect_client(world, SHORT_MS);
+	hook = hook_new(world);
+	deaf = 1;
+	assert_int_equal(hm_hook_set_filter(hook, &filter), -ETIMEDOUT);
+	wait_for(&removes, 1);
+	deaf = 0;
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	deaf = 1;
+	assert_int_equal(hm_hook_set_filter(hook, &other), -ETIMEDOUT);
+	wait_for(&sets, 4);
+	assert_int_equal(last_flags & (HYPER_HOOK_ENTER | HYPER_HOOK_RETURN), HYPER_HOOK_ENTER);
+	assert_int_equal(hm_hook_set_enabled(hook, false), -ETIMEDOUT);
+	wait_for(&sets, 6);
+	assert_true(last_flags & HYPER_HOOK_ENABLED);
+	assert_true(hm_hook_enabled(hook));
+	hm_hook_remove(hook);
+	assert_int_equal(removes, 2);
+	hm_hook_free(hook);
+}
+
+/* The guest may have it, if it was only slow to answer. */
+static void a_hook_whose_filter_was_not_answered_to_is_removed_in_the_guest(void **state)
+{
+	struct world *world = *state;
+	struct hm_hook *hook;
+
+	connect_client(world, SHORT_MS);
+	hook = hook_new(world);
+	deaf = 1;
+	assert_int_equal(hm_hook_set_filter(hook, &filter), -ETIMEDOUT);
+	wait_for(&removes, 1);
+	hm_hook_remove(hook);
+	assert_int_equal(removes, 2);
+	hm_hook_free(hook);
+}
+
 /* As though the guest had told of a call that waits, and somebody had read it.  Is there room? */
 static bool push_waiting(struct hm_hook *hook, uint64_t id)
 {
@@ -432,6 +490,8 @@ int main(void)
 		TEST(a_client_that_is_stopped_ends_every_wait),
 		TEST(another_session_gets_the_same_hooks),
 		TEST(a_filter_that_is_too_large_for_the_guest_is_not_sent),
+		TEST(what_the_guest_has_not_answered_to_is_undone),
+		TEST(a_hook_whose_filter_was_not_answered_to_is_removed_in_the_guest),
 		TEST(calls_that_nobody_replies_to_are_forgotten_when_there_are_too_many),
 	};
 
