@@ -6,7 +6,10 @@
 
 #include <errno.h>
 
-/* The reader before may have closed it, and the kernel not have said so yet. */
+/*
+ * The reader before may have closed it, and the kernel not have said so yet.  Once it has,
+ * the next one waits until the guest has heard that this one left, however long that takes.
+ */
 #define BUSY_PATIENCE (250 * G_TIME_SPAN_MILLISECOND)
 
 static uint32_t hook_state(struct hm_hook *hook)
@@ -149,8 +152,12 @@ static int hook_take(struct hm_hook *hook, void (*notify)(void *arg), void *arg)
 	int rc;
 
 	g_mutex_lock(&hooks->lock);
-	while (hook->taken && patient)
-		patient = g_cond_wait_until(&hooks->left, &hooks->lock, until);
+	while (hook->taken && !hook->removed && patient) {
+		if (hook->attended)
+			patient = g_cond_wait_until(&hooks->left, &hooks->lock, until);
+		else
+			g_cond_wait(&hooks->left, &hooks->lock);
+	}
 	rc = hook->removed ? -ENODEV : hook->taken ? -EBUSY : 0;
 	if (rc == 0) {
 		hook->taken = hook->attended = true;

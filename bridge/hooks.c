@@ -262,6 +262,7 @@ void hm_hook_remove(struct hm_hook *hook)
 	hook->attended = false;
 	hm_hook_queue_clear(hook);
 	hm_hook_queue_wake(hook);
+	g_cond_broadcast(&hooks->left);
 	g_mutex_unlock(&hooks->lock);
 	/* If the guest does not hear of it: its events are let go when they come. */
 	if (hook->told)

@@ -35,6 +35,7 @@ static struct hypermem_verdict verdict;	/* the last one */
 static gint verdicts;		/* atomic */
 static gint busy;		/* atomic: replies get no answer */
 static gint deaf;		/* atomic: hooks that are set get no answer */
+static gint slow_ms;		/* atomic: a hook that nobody attends to takes so long */
 static gint removes;		/* atomic */
 static gint last_flags;		/* atomic: of the last hook set */
 static gint burst;		/* events that come at once */
@@ -81,6 +82,8 @@ static void take_hook(struct guest *guest, const struct hm_header *request, cons
 	memcpy(&hook, data, sizeof(hook));
 	g_atomic_int_set(&last_flags, (gint)GUINT32_FROM_LE(hook.flags));
 	g_atomic_int_inc(&sets);
+	if (!(GUINT32_FROM_LE(hook.flags) & HYPER_HOOK_ATTENDED))
+		g_usleep(1000 * (gulong)g_atomic_int_get(&slow_ms));
 	if (!g_atomic_int_get(&deaf))
 		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL,
 			    request->size);
@@ -121,7 +124,7 @@ static int setup(void **state)
 	struct world *world = g_new0(struct world, 1);
 
 	world->guest = guest_new();
-	waits = sets = told = verdicts = answered = busy = deaf = removes = 0;
+	waits = sets = told = verdicts = answered = busy = deaf = slow_ms = removes = 0;
 	burst = 1;
 	*state = world;
 	return 0;
@@ -405,6 +408,32 @@ static void a_hook_whose_filter_was_not_answered_to_is_removed_in_the_guest(void
 	hm_hook_free(hook);
 }
 
+static gpointer leave_thread(gpointer hook)
+{
+	hm_hook_leave(hook);
+	return NULL;
+}
+
+static void who_comes_while_the_reader_before_leaves_is_not_told_that_it_is_busy(void **state)
+{
+	struct world *world = *state;
+	struct hm_hook *hook;
+	GThread *thread;
+
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
+	slow_ms = 1000;
+	thread = g_thread_new("reader", leave_thread, hook);
+	wait_for(&sets, 3);
+	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
+	g_thread_join(thread);
+	slow_ms = 0;
+	hm_hook_leave(hook);
+	hook_end(hook);
+}
+
 /* As though the guest had told of a call that waits, and somebody had read it.  Is there room? */
 static bool push_waiting(struct hm_hook *hook, uint64_t id)
 {
@@ -492,6 +521,7 @@ int main(void)
 		TEST(a_filter_that_is_too_large_for_the_guest_is_not_sent),
 		TEST(what_the_guest_has_not_answered_to_is_undone),
 		TEST(a_hook_whose_filter_was_not_answered_to_is_removed_in_the_guest),
+		TEST(who_comes_while_the_reader_before_leaves_is_not_told_that_it_is_busy),
 		TEST(calls_that_nobody_replies_to_are_forgotten_when_there_are_too_many),
 	};
 
