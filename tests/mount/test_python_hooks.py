@@ -200,6 +200,19 @@ def test_a_handler_that_raises_lets_the_call_go_on(guest: hypermem.Guest,
     assert on_call.stats["continued"] == 3
 
 
+def test_a_handler_that_would_not_run_is_refused(guest: hypermem.Guest, world: World) -> None:
+    def generator(event: hypermem.Event) -> Iterator[None]:
+        yield
+
+    async def coroutine(event: hypermem.Event) -> None:
+        pass
+
+    for handler in generator, coroutine:
+        with pytest.raises(TypeError, match="must be a plain function"):
+            guest.hook("fake_3_10")(handler)
+    assert os.listdir(world.mnt / "hooks") == []
+
+
 def test_a_loop_has_each_call_wait_for_the_next_round(guest: hypermem.Guest) -> None:
     numbers = []
     with guest.events("fake_5_5", timeout=30) as events:

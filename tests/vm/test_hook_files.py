@@ -94,6 +94,27 @@ def test_a_program_that_needs_an_ioctl_gets_it(mount: Mount, caller: Caller) -> 
     caller.goes_on()
 
 
+def test_hooks_of_a_call_are_told_in_the_order_in_which_they_were_made(mount: Mount,
+                                                                       caller: Caller) -> None:
+    first, second = Hook(mount.mnt, "z"), Hook(mount.mnt, "a")
+    with first.events() as events, second.events() as others:
+        first.filter(f"getppid enter return pid=={caller.pid}")
+        event = events.next()
+        second.filter(f"getppid enter return pid=={caller.pid}")
+        assert event["phase"] == "enter" and not others.ready(0.2)
+        first.write("reply", f"{event['id']} retval=50\n")
+        event = events.next()
+        assert (event["phase"], event["retval"]) == ("return", "50") and not others.ready(0.2)
+        first.write("reply", f"{event['id']} retval=51\n")
+        event = others.next()
+        assert (event["phase"], event["retval"]) == ("return", "51")
+        second.write("reply", f"{event['id']} retval=52\n")
+        wait_for(lambda: caller.last("getppid") == 52)
+    first.remove()
+    second.remove()
+    caller.goes_on()
+
+
 def test_memory_can_be_changed_while_a_call_waits(mount: Mount, hook: Hook, guest: Guest,
                                                   caller: Caller) -> None:
     guest.run("echo hello >/tmp/is-there", check=True)

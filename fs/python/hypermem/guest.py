@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 from collections.abc import Callable, Iterator
 
@@ -69,6 +70,9 @@ class Guest:
         data = compose(filter, tests, _flags(regs, trace))
 
         def make(handler: Handler) -> Hook:
+            if inspect.isgeneratorfunction(handler) or inspect.iscoroutinefunction(handler):
+                raise TypeError(f"{handler.__qualname__} must be a plain function: nobody would "
+                                "run what calling it gives")
             hook = Hook(self, data, handler, name, timeout)
             self._hooks.add(hook)
             return hook
