@@ -90,6 +90,8 @@ static void queue_add(struct hm_hook *hook, struct hm_event *event, int64_t now)
 {
 	if (event->flags & HYPER_EVENT_WAITS)
 		hook_add_waiting(hook, event, now);
+	/* What was not asked for has gone, and so must its room: it is not counted. */
+	event = g_realloc(event, event_size(event));
 	event->lost += hook->lost;
 	hook->lost = 0;
 	g_queue_push_tail(&hook->events, event);

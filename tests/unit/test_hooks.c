@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 
 #include "bridge/hook.h"
@@ -451,6 +452,31 @@ static bool push_waiting(struct hm_hook *hook, uint64_t id)
 	return kept;
 }
 
+static void registers_that_were_not_asked_for_take_no_memory(void **state)
+{
+	const size_t size = sizeof(struct hm_event) + HYPER_REGS_MAX * sizeof(struct hm_reg);
+	struct hm_event *event = g_malloc0(size);
+	struct world *world = *state;
+	struct hm_hook *hook;
+
+	connect_client(world, LONG_MS);
+	hook = hook_new(world);
+	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
+	event->id = EVENT_ID;
+	event->n_regs = HYPER_REGS_MAX;
+	g_mutex_lock(&world->hooks->lock);
+	assert_true(hm_hook_queue_push(hook, event));
+	assert_in_range(world->hooks->queued_size, sizeof(*event), size - 1);
+	event = hm_hook_queue_pop(hook);
+	assert_int_equal(world->hooks->queued_size, 0);
+	g_mutex_unlock(&world->hooks->lock);
+	assert_int_equal(event->n_regs, 0);
+	assert_true(malloc_usable_size(event) < size);
+	g_free(event);
+	hm_hook_leave(hook);
+	hook_end(hook);
+}
+
 static uint64_t push_until_full(struct hm_hook *hook, uint64_t id)
 {
 	uint64_t n = 0;
@@ -522,6 +548,7 @@ int main(void)
 		TEST(what_the_guest_has_not_answered_to_is_undone),
 		TEST(a_hook_whose_filter_was_not_answered_to_is_removed_in_the_guest),
 		TEST(who_comes_while_the_reader_before_leaves_is_not_told_that_it_is_busy),
+		TEST(registers_that_were_not_asked_for_take_no_memory),
 		TEST(calls_that_nobody_replies_to_are_forgotten_when_there_are_too_many),
 	};
 
