@@ -307,6 +307,24 @@ def test_a_call_that_does_not_return_is_not_skipped(world: World, real: Hook) ->
         wait_for(lambda: real.stats()["replied"] == 1)
 
 
+def test_the_files_of_a_hook_that_was_removed_say_so(real: Hook) -> None:
+    real.filter("getppid comm=nobody")
+    files = {name: os.open(real / name, flags) for name, flags in
+             [("filter", os.O_RDWR), ("enabled", os.O_RDWR), ("timeout", os.O_RDWR),
+              ("stats", os.O_RDONLY), ("reply", os.O_WRONLY), ("events", os.O_RDONLY)]}
+    real.remove()
+    for name, text in [("filter", b"getppid\n"), ("enabled", b"0\n"), ("timeout", b"1\n")]:
+        assert errno_of(lambda: os.write(files[name], text)) == "ENODEV", name
+    assert errno_of(lambda: os.write(files["reply"], b"1 continue\n")) == "ESRCH"
+    assert os.read(files["events"], 4096) == b""
+    for name, text in [("filter", b"getppid comm=nobody\n"), ("enabled", b"1\n"),
+                       ("timeout", b"5\n")]:
+        assert os.pread(files[name], 4096, 0) == text
+    assert os.pread(files["stats"], 4096, 0).startswith(b"matched: 0\n")
+    for fd in files.values():
+        os.close(fd)
+
+
 @made_up
 def test_a_reply_is_for_the_calls_of_its_own_hook(mount: Mount, hook: Hook) -> None:
     other = Hook(mount.mnt, "other")
