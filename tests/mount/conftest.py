@@ -8,6 +8,7 @@ import pytest
 
 import lab
 import machines
+from hooks import Hook, made
 from world import FakeGuest, HostWorld, Mount, Victim, VmWorld, World, built, watchdog
 
 LIMIT = 60.0  # seconds of a test without @pytest.mark.limit
@@ -68,3 +69,16 @@ def mount(world: HostWorld, fake: FakeGuest) -> Iterator[Mount]:
     with Mount(world.daemon, fake.socket, "-o", "timeout=1") as m:
         yield m
         m.check(talks=True)
+
+
+@pytest.fixture
+def hook(mount: Mount) -> Iterator[Hook]:
+    with made(mount.mnt) as hook:
+        yield hook
+
+
+@pytest.fixture
+def real(world: World) -> Iterator[Hook]:
+    """A hook in any guest."""
+    with made(world.mnt) as hook:
+        yield hook

@@ -2,7 +2,7 @@
 /*
  * hooks: some requests wait for events, for ever, and nobody else notices.
  *
- * What the files of a hook do is in tests/mount/test_hooks.py.
+ * What the files of a hook do is in tests/mount/test_hook*.py.
  */
 #include <setjmp.h>
 #include <stdarg.h>
