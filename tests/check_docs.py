@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""What is written is whole: no merge has left its marks, links lead somewhere, and the manual page
-is understood by mandoc."""
+"""What is written is whole: no merge has left its marks, links lead somewhere, and the manual pages
+are understood by mandoc."""
 import re
 import subprocess
 import sys
@@ -13,7 +13,7 @@ TEXTS = ("README.md", "meson.build", "docs/**/*", "guest/**/*", "bridge/**/*", "
          "tests/**/*")
 MARK = re.compile(rb"^(<<<<<<<|=======|>>>>>>>)( |$)", re.M)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-PAGE = "docs/hypermemfs.1"
+PAGES = ("docs/hypermemfs.1", "fs/python/hypermem-run.1")
 # A page of section 1 may tell of errors nevertheless, in the order of those that do.
 ALLOWED = ("unexpected section: Sh ERRORS", "sections out of conventional order: Sh DIAGNOSTICS")
 
@@ -34,10 +34,10 @@ def dead_links() -> Iterator[str]:
 
 def warnings() -> Iterator[str]:
     try:
-        done = subprocess.run(["mandoc", "-T", "lint", PAGE], cwd=ROOT, capture_output=True,
+        done = subprocess.run(["mandoc", "-T", "lint", *PAGES], cwd=ROOT, capture_output=True,
                               text=True)
     except FileNotFoundError:
-        print(f"mandoc is not installed: {PAGE} is not looked at", file=sys.stderr)
+        print("mandoc is not installed: manual pages are not looked at", file=sys.stderr)
         return
     for line in done.stdout.splitlines():
         wrong = re.search(r" (WARNING|ERROR|UNSUPP): ", line)

@@ -468,4 +468,5 @@ def test_pip_installs_it(tmp_path: Path) -> None:
     assert done.rc == 0, done.err.decode()
     there = {path.name for path in (tmp_path / "target/hypermem").iterdir()}
     assert {path.name for path in (PACKAGE / "hypermem").iterdir()} - {"__pycache__"} <= there
-    assert (tmp_path / "target/bin/hypermem-run").exists()
+    for name in "bin/hypermem-run", "share/man/man1/hypermem-run.1":
+        assert (tmp_path / "target" / name).exists()
