@@ -22,11 +22,23 @@ static uint32_t hook_state(struct hm_hook *hook)
 	return (hook->enabled ? HYPER_HOOK_ENABLED : 0) | (attended ? HYPER_HOOK_ATTENDED : 0);
 }
 
-/* Tell the guest of it as it is, with `setting` held. */
+int hm_hook_settle(struct hm_hook *hook)
+{
+	if (!hook->undoing)
+		return 0;
+	hook->undoing = false;
+	return hm_client_hook_undone(hook->hooks->client, &hook->undo);
+}
+
 int hm_hook_tell(struct hm_hook *hook, uint32_t session)
 {
+	int rc;
+
 	if (!hook->filter)
 		return 0;
+	rc = hm_hook_settle(hook);
+	if (rc < 0)
+		return rc;
 	hook->told = true;
 	return hm_client_hook_set(hook->hooks->client, session, hook->number, hook->filter,
 				  hook_state(hook), (uint32_t)hook->timeout_ms);
@@ -38,9 +50,11 @@ int hm_hook_tell(struct hm_hook *hook, uint32_t session)
  */
 static void hook_untell(struct hm_hook *hook, int rc)
 {
-	if (rc == -ETIMEDOUT || rc == -EINTR)
-		hm_client_hook_undo(hook->hooks->client, 0, hook->number, hook->filter,
-				    hook_state(hook), (uint32_t)hook->timeout_ms);
+	if (rc != -ETIMEDOUT && rc != -EINTR)
+		return;
+	hook->undoing = hm_client_hook_undo(hook->hooks->client, &hook->undo, hook->number,
+					    hook->filter, hook_state(hook),
+					    (uint32_t)hook->timeout_ms) == 0;
 }
 
 static bool hook_is_removed(struct hm_hook *hook)

@@ -36,6 +36,8 @@ struct hm_hook {
 	sem_t setting;		/* protects what follows; a signal ends the wait for it */
 	struct hm_filter *filter;	/* NULL: none yet */
 	bool told;		/* the guest may have it */
+	bool undoing;		/* `undo` is under way */
+	struct hm_call undo;
 	gint regs;			/* atomic: it wants registers */
 	gint enabled;		/* atomic to read */
 	gint timeout_ms;	/* atomic to read */
@@ -74,7 +76,9 @@ int hm_hook_lock(struct hm_hook *hook);
 /* No signal ends it: what must be done is done. */
 void hm_hook_lock_always(struct hm_hook *hook);
 void hm_hook_unlock(struct hm_hook *hook);
-/* Tell the guest of it as it is, with `setting` held. */
+/* With `setting` held: the guest has no more to undo, or -ETIMEDOUT, -EINTR. */
+int hm_hook_settle(struct hm_hook *hook);
+/* The same, and tell the guest of it as it is. */
 int hm_hook_tell(struct hm_hook *hook, uint32_t session);
 
 /* hook_queue.c; with hooks->lock held */

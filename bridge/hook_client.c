@@ -111,23 +111,31 @@ int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t n
 	return call_done(client, &call);
 }
 
-void hm_client_hook_undo(struct hm_client *client, uint32_t session, uint32_t number,
-			 const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms)
+int hm_client_hook_undo(struct hm_client *client, struct hm_call *call, uint32_t number,
+			const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms)
 {
 	uint8_t data[HM_HOOK_SIZE_MAX];
-	struct hm_call call;
 	int rc = 0;
 
 	if (filter)
-		rc = set_prepare(client, &call, session, number, filter, state, timeout_ms, data);
+		rc = set_prepare(client, call, 0, number, filter, state, timeout_ms, data);
 	else
-		remove_prepare(&call, session, number);
+		remove_prepare(call, 0, number);
 	if (rc)
-		return;
-	hm_call_init(&call);
-	if (hm_session_send(&client->session, &call) == 0)
-		hm_session_give_up(&client->session, &call);
-	hm_call_deinit(&call);
+		return rc;
+	hm_call_init(call);
+	rc = hm_session_send(&client->session, call);
+	if (rc)
+		hm_call_deinit(call);
+	return rc;
+}
+
+int hm_client_hook_undone(struct hm_client *client, struct hm_call *call)
+{
+	int rc = hm_session_wait(&client->session, call);
+
+	hm_call_deinit(call);
+	return rc == -ETIMEDOUT || rc == -EINTR ? rc : 0;
 }
 
 static int events_decode(const uint8_t *data, size_t size, GPtrArray *events)

@@ -40,11 +40,14 @@ int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t numb
 		       const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms);
 int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t number);
 /*
- * The same without waiting for an answer, behind one that has not been answered: it may be
- * done still, and then this is.  filter: NULL: the hook is removed.
+ * The same behind one that has not been answered: it may be done still, and then this is.
+ * filter: NULL: the hook is removed.  After success hm_client_hook_undone() is due, before
+ * the guest is told anything else of the hook: it may do in any order what it has at once.
  */
-void hm_client_hook_undo(struct hm_client *client, uint32_t session, uint32_t number,
-			 const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms);
+int hm_client_hook_undo(struct hm_client *client, struct hm_call *call, uint32_t number,
+			const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms);
+/* -ETIMEDOUT, -EINTR: the guest has not answered this either. */
+int hm_client_hook_undone(struct hm_client *client, struct hm_call *call);
 
 /*
  * Waits of one session.  The guest answers one with each of its events, or with a few; it has

@@ -264,6 +264,7 @@ void hm_hook_remove(struct hm_hook *hook)
 	hm_hook_queue_wake(hook);
 	g_cond_broadcast(&hooks->left);
 	g_mutex_unlock(&hooks->lock);
+	hm_hook_settle(hook);
 	/* If the guest does not hear of it: its events are let go when they come. */
 	if (hook->told)
 		hm_client_hook_remove(hooks->client, 0, hook->number);
