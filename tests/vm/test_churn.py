@@ -99,7 +99,7 @@ class Reader:
              str(said["regions"]), *regions, "--seconds", str(int(seconds)),
              "--threads", str(threads), "--seed", str(random.randrange(1, 1 << 32)),
              *(["--big-endian"] if machines.current.byteorder == "big" else []),
-             *self.enough(), *options],
+             *self.enough(), "--at-most", str(int(seconds + patience(20))), *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.seconds = seconds
 
@@ -108,7 +108,7 @@ class Reader:
         """What a slow machine does in the same time."""
         slow = machines.current.slow
         return ["--min-reads", str(int(50 / slow)), "--min-words", str(int(500_000 / slow)),
-                "--min-steps", str(int(20 / slow))]
+                "--min-steps", "20"]
 
     def counts(self) -> dict[str, float]:
         """Wait for it; what it has counted.  Nothing was wrong."""
