@@ -2,6 +2,8 @@
 """Ports and controllers are plugged in and out: the link is there when its port is, by itself."""
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +61,19 @@ def unplug(guest: Guest, id_: str) -> None:
     wait_for(gone)
 
 
+def devices(guest: Guest) -> set[str]:
+    """On the bus that controllers are plugged into."""
+    return set(guest.run(["ls", f"/sys/bus/{machines.current.bus}/devices"]).out.decode().split())
+
+
+def unplug_bus(guest: Guest, id_: str) -> None:
+    """A controller.  CCW does not ask the guest: if another had its place before the guest has seen
+    it go, the kernel would take it for the same device, and leave it offline."""
+    before = devices(guest)
+    unplug(guest, id_)
+    wait_for(lambda: len(devices(guest)) < len(before))
+
+
 def unplug_port(guest: Guest) -> Callable[[], None]:
     """What plugs it in again."""
     unplug(guest, "hmport")
@@ -66,7 +81,7 @@ def unplug_port(guest: Guest) -> Callable[[], None]:
 
 
 def unplug_controller(guest: Guest) -> Callable[[], None]:
-    unplug(guest, "hmbus")
+    unplug_bus(guest, "hmbus")
 
     def again() -> None:
         guest.qmp("device_add", driver=machines.current.virtio("virtio-serial"), id="hmbus")
@@ -75,7 +90,7 @@ def unplug_controller(guest: Guest) -> Callable[[], None]:
 
 
 def unplug_controller_and_plug_in_slowly(guest: Guest) -> Callable[[], None]:
-    unplug(guest, "hmbus")
+    unplug_bus(guest, "hmbus")
 
     def again() -> None:
         guest.qmp("device_add", driver=machines.current.virtio("virtio-serial"), id="hmbus")
@@ -95,6 +110,9 @@ NAMES = ["a port", "a controller", "a controller, slowly"]
 def test_a_mount_comes_back_when_it_is_plugged_in_again(
         guest: Guest, daemon: Path, how: Callable[[Guest], Callable[[], None]]) -> None:
     """Under load; what is under way ends with an error, and with no wrong byte."""
+    # CCW does not ask the guest, and QEMU (7.2) follows a null pointer when a controller goes
+    # that is at work.
+    at_rest = machines.current.bus == "ccw" and how is not unplug_port
     pid, victim = guest.victim("area", str(SIZE))
     region = victim["region"]
     wrong: list[bytes] = []
@@ -109,17 +127,19 @@ def test_a_mount_comes_back_when_it_is_plugged_in_again(
     with Mount(daemon, guest.hm_socket, "-o", "timeout=2,ram=off") as mount:
         check_mounted(guest, mount)
         with opened(path(mount, pid, "mem")) as old:
-            with load(lambda: ask(8, os.O_RDONLY)) as few, \
-                    load(lambda: ask(SIZE, os.O_RDONLY)) as many, \
-                    load(lambda: ask(SIZE, os.O_RDWR)) as writes:
+            with contextlib.ExitStack() as loads:
+                plug_in = how(guest) if at_rest else None
+                errors = [loads.enter_context(load(lambda s=size, o=options: ask(s, o)))
+                          for size, options in ((8, os.O_RDONLY), (SIZE, os.O_RDONLY),
+                                                (SIZE, os.O_RDWR))]
                 time.sleep(0.3)
-                plug_in = how(guest)
+                plug_in = plug_in or how(guest)
                 time.sleep(0.3)
                 assert mem_errno(mount, pid, region, 8) in NO_LINK - {"OK"}
                 plug_in()
                 wait_for(lambda: mem_errno(mount, pid, region, 8) == "OK")
                 time.sleep(0.3)
-            for error in few + many + writes:
+            for error in itertools.chain(*errors):
                 assert isinstance(error, OSError), repr(error)
                 assert errno_of(lambda: (_ for _ in ()).throw(error)) in NO_LINK, error
             assert not wrong
@@ -180,7 +200,7 @@ def test_a_controller_without_a_port_is_whose_port_comes_first(guest: Guest) -> 
         assert served(guest)
         assert "org.example.agent.0" in console_ports(guest)
     finally:
-        unplug(guest, "bus2")
+        unplug_bus(guest, "bus2")
 
 
 @HOTPLUG
