@@ -98,8 +98,9 @@ static int hypermem_virtio_probe(struct virtio_device *vdev)
 	init_waitqueue_head(&hv->tx_wait);
 	vdev->priv = hv;
 	rc = -ENOMEM;
+	/* Each may have been called again while it works: that must not keep the other one out. */
 	hv->wq = alloc_workqueue("hypermem-rx", HYPERMEM_WQ_PERCPU,
-				 ARRAY_SIZE(hv->receivers));
+				 2 * ARRAY_SIZE(hv->receivers));
 	if (!hv->wq)
 		goto free_hv;
 	rc = hypermem_link_init(&hv->link, dev_name(&vdev->dev),
