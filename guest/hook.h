@@ -98,6 +98,7 @@ struct hook_probe {
 	bool leaves;			/* the call never returns */
 	bool gone;			/* no task comes by any more; under the frames' lock */
 	bool renames;			/* the call may change who the caller is */
+	bool reboots;
 	const char *call;		/* the symbol without prefix */
 	const struct hook_symbol *symbol;
 	void *function;			/* to make the call */
@@ -116,7 +117,7 @@ struct hook_symbol {
 struct hook_frame {
 	struct hlist_node node;		/* by task */
 	struct hlist_node waiting;	/* by id */
-	struct task_struct *task;
+	struct task_struct *task;	/* pinned: one that dies in its call stays in the table */
 	struct hook_probe *probe;
 	bool leaves;			/* the task will not come back: released as it comes by */
 	bool woken;			/* by hook_frames_exit(), without a signal */

@@ -10,6 +10,7 @@
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 
@@ -72,14 +73,18 @@ bool hook_frame_passes(const struct hook_probe *probe)
 {
 	struct hook_frame *frame;
 	unsigned long flags;
+	bool left;
 
 	if (!atomic_read(&frames_n))
 		return false;
 	raw_spin_lock_irqsave(&frames_lock, flags);
 	frame = frame_find(current);
-	if (frame && frame->leaves && frame->probe == probe)
+	left = frame && frame->leaves && frame->probe == probe;
+	if (left)
 		frame_left(frame);
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	if (left)
+		put_task_struct(current);
 	return frame;
 }
 
@@ -94,7 +99,7 @@ struct hook_frame *hook_frame_take(struct hook_probe *probe)
 		hlist_del(&frame->node);
 		frames_n_at_hand--;
 		memset(frame, 0, sizeof(*frame));
-		frame->task = current;
+		frame->task = get_task_struct(current);
 		frame->probe = probe;
 		refcount_inc(&probe->refs);
 		hlist_add_head(&frame->node, frames_of(current));
@@ -138,6 +143,7 @@ void hook_frame_release(struct hook_frame *frame)
 	raw_spin_lock_irqsave(&frames_lock, flags);
 	hlist_del(&frame->node);
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	put_task_struct(frame->task);
 	frame_keep(frame);
 	hook_probe_put(probe);
 	atomic_dec(&frames_n);
@@ -163,11 +169,33 @@ void hook_frame_leave(struct hook_frame *frame)
 		hook_frame_release(frame);
 }
 
+/* Out of the table, into `out`, for frames_free(). */
+static void frame_move(struct hook_frame *frame, struct hlist_head *out)
+{
+	hlist_del(&frame->node);
+	hlist_add_head(&frame->node, out);
+}
+
+/* Of tasks that will never look for them again. */
+static void frames_free(struct hlist_head *frames)
+{
+	struct hook_frame *frame;
+	struct hlist_node *next;
+
+	hlist_for_each_entry_safe(frame, next, frames, node) {
+		put_task_struct(frame->task);
+		hook_probe_put(frame->probe);
+		atomic_dec(&frames_n);
+		kfree(frame);
+	}
+}
+
 void hook_frames_forget(struct hook_probe *probe)
 {
 	struct hook_frame *frame;
 	struct hlist_node *next;
 	unsigned long flags;
+	HLIST_HEAD(left);
 	unsigned int i;
 
 	if (!probe->leaves)
@@ -177,8 +205,9 @@ void hook_frames_forget(struct hook_probe *probe)
 	for (i = 0; i < ARRAY_SIZE(frames_by_task); i++)
 		hlist_for_each_entry_safe(frame, next, &frames_by_task[i], node)
 			if (frame->leaves && frame->probe == probe)
-				frame_left(frame);
+				frame_move(frame, &left);
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	frames_free(&left);
 }
 
 int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id)
@@ -279,17 +308,28 @@ static void frame_wake(struct hook_frame *frame)
 	default_wake_function(&entry, TASK_INTERRUPTIBLE, 0, NULL);
 }
 
+/* Those who have died in their calls, by a bug of the kernel's perhaps, do not come back. */
 static void frames_wake(void)
 {
 	struct hook_frame *frame;
+	struct hlist_node *next;
 	unsigned long flags;
+	HLIST_HEAD(dead);
 	unsigned int i;
 
 	raw_spin_lock_irqsave(&frames_lock, flags);
-	for (i = 0; i < ARRAY_SIZE(frames_by_task); i++)
-		hlist_for_each_entry(frame, &frames_by_task[i], node)
-			frame_wake(frame);
+	for (i = 0; i < ARRAY_SIZE(frames_by_task); i++) {
+		hlist_for_each_entry_safe(frame, next, &frames_by_task[i], node) {
+			if (READ_ONCE(frame->task->flags) & PF_EXITING) {
+				frame_move(frame, &dead);
+				atomic_dec(&frames_n_inside);
+			} else {
+				frame_wake(frame);
+			}
+		}
+	}
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	frames_free(&dead);
 }
 
 void hook_frames_exit(void)

@@ -8,6 +8,7 @@
  * into a jump, and has it alone at its function.
  */
 #include <linux/kprobes.h>
+#include <linux/pid_namespace.h>
 #include <linux/preempt.h>
 #include <linux/ptrace.h>
 #include <linux/rcupdate.h>
@@ -53,6 +54,15 @@ static void probe_missed(const struct hook_set *set)
 		atomic64_inc(&set->hooks[i]->counts->missed);
 }
 
+/*
+ * There reboot() ends the task that calls it, or fails, and nobody can say which before it has.
+ * So it would leave frames behind.
+ */
+static bool probe_may_end_task(const struct hook_probe *probe)
+{
+	return probe->reboots && task_active_pid_ns(current) != &init_pid_ns;
+}
+
 /* Send the call to hook_call.c, if it may be for a hook. */
 static bool probe_redirects(struct hook_probe *probe, struct pt_regs *regs)
 {
@@ -72,7 +82,7 @@ static bool probe_redirects(struct hook_probe *probe, struct pt_regs *regs)
 		pagefault_enable();
 	}
 	if (rc) {
-		frame = hook_frame_take(probe);
+		frame = probe_may_end_task(probe) ? NULL : hook_frame_take(probe);
 		if (frame) {
 			hypermem_redirect(regs, hook_call_entry());
 		} else {
@@ -150,6 +160,7 @@ static struct hook_probe *probe_new(const struct hook_symbol *symbol)
 	probe->call = symbol->name + symbol->call;
 	probe->leaves = call_is(probe->call, hook_leaving);
 	probe->renames = call_is(probe->call, hook_renaming);
+	probe->reboots = !strcmp(probe->call, "reboot");
 	if (symbol->addr)
 		probe->kprobe.addr = symbol_place(symbol);
 	else

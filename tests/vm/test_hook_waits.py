@@ -159,6 +159,15 @@ def test_the_module_goes_while_hooked_calls_sleep(guest: Guest, hooks: Hooks, ca
         guest.kill(callers[kind].pid)
 
 
+def test_a_container_that_reboots_leaves_nothing(guest: Guest, hooks: Hooks) -> None:
+    """Its process ends within the call."""
+    hooks.set(1, "reboot", BOTH, timeout_ms=100)
+    guest.run("unshare -p -f reboot -f")
+    assert hooks.counts(1)["missed"] == 1
+    hooks.remove(1)
+    reload(guest)
+
+
 def test_a_hook_may_go_and_come_while_its_calls_sleep(guest: Guest, hooks: Hooks,
                                                       call: Call) -> None:
     for n in range(5):
