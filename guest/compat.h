@@ -9,6 +9,7 @@
 
 #include <linux/version.h>
 
+#include <linux/freezer.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
@@ -165,6 +166,18 @@ static inline long hypermem_get_pages(struct mm_struct *mm, unsigned long addr, 
 		mmap_read_unlock(mm);
 	return got;
 }
+
+/*
+ * To sleep as a killable task that does not keep the machine from being suspended.  f5d39b020809
+ * "freezer,sched: Rewrite core freezer logic" made a bit of the task's state of it
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#define HYPERMEM_TASK_FREEZABLE	TASK_KILLABLE
+#define hypermem_schedule_timeout(left) freezable_schedule_timeout(left)
+#else
+#define HYPERMEM_TASK_FREEZABLE	(TASK_KILLABLE | TASK_FREEZABLE)
+#define hypermem_schedule_timeout(left) schedule_timeout(left)
+#endif
 
 /* Since 7.2 the kernel warns of a workqueue that does not say that it is bound. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)

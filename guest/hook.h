@@ -24,7 +24,6 @@
 #define HYPERMEM_HOOK_H
 
 #include <linux/atomic.h>
-#include <linux/completion.h>
 #include <linux/kprobes.h>
 #include <linux/list.h>
 #include <linux/refcount.h>
@@ -131,8 +130,7 @@ struct hook_frame {
 	u64 retval;
 
 	u64 id;				/* of the event whose reply it waits for */
-	struct hook *hook;		/* that made it */
-	struct completion done;		/* the reply, or the end of the hook */
+	struct hook *hook;		/* that made it; NULL: a reply came, or the hook's end */
 	bool replied;
 	struct hook_verdict {
 		u32 flags;
@@ -219,6 +217,8 @@ void hook_frames_forget(struct hook_probe *probe);
 
 /* From now on the frame can be found by its id; -ESRCH: the hook has gone. */
 int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id);
+/* What is left of the jiffies, 0, or -EINTR if a fatal signal came. */
+long hook_frame_wait(struct hook_frame *frame, long left);
 void hook_frame_wait_end(struct hook_frame *frame);
 /* -ESRCH: nobody waits for it; -EINVAL: such a call cannot go on so. */
 int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_verdict *verdict);

@@ -8,7 +8,6 @@
  */
 #include <linux/atomic.h>
 #include <linux/compat.h>
-#include <linux/completion.h>
 #include <linux/errno.h>
 #include <linux/jiffies.h>
 #include <linux/sched.h>
@@ -110,8 +109,7 @@ static void call_ask(struct hook *hook, struct hook_frame *frame, bool returns)
 		return;
 	}
 	hook_event_send(hook->home, true);
-	left = wait_for_completion_killable_timeout(&frame->done,
-						    msecs_to_jiffies(hook->timeout_ms) + 1);
+	left = hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
 	hook_frame_wait_end(frame);
 	/* A reply that came at the last moment counts, since the host was told that it does. */
 	if (frame->replied) {

@@ -164,6 +164,13 @@ int hypermem_hook_wait(struct hypermem_request *request)
 	return rc;
 }
 
+u32 hypermem_hooks_waiting(struct hypermem_link *link)
+{
+	struct hook_home *home = READ_ONCE(link->hooks);
+
+	return home ? READ_ONCE(home->n_waits) : 0;
+}
+
 void hook_events_close(struct hook_home *home)
 {
 	struct hypermem_request *wait, *next;

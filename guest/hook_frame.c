@@ -14,6 +14,7 @@
 #include <linux/slab.h>
 #include <linux/wait.h>
 
+#include "compat.h"
 #include "hook.h"
 
 #define AT_HAND		64
@@ -215,7 +216,6 @@ int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id)
 	unsigned long flags;
 	int rc = -ESRCH;
 
-	init_completion(&frame->done);
 	frame->replied = false;
 	frame->id = id;
 	raw_spin_lock_irqsave(&frames_lock, flags);
@@ -226,6 +226,23 @@ int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id)
 	}
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
 	return rc;
+}
+
+/* Not a completion: those have no wait in which the machine may be suspended, and a timeout. */
+long hook_frame_wait(struct hook_frame *frame, long left)
+{
+	for (;;) {
+		set_current_state(HYPERMEM_TASK_FREEZABLE);
+		if (!READ_ONCE(frame->hook) || !left)
+			break;
+		if (fatal_signal_pending(current)) {
+			left = -EINTR;
+			break;
+		}
+		left = hypermem_schedule_timeout(left);
+	}
+	__set_current_state(TASK_RUNNING);
+	return left;
 }
 
 void hook_frame_wait_end(struct hook_frame *frame)
@@ -243,8 +260,8 @@ void hook_frame_wait_end(struct hook_frame *frame)
 static void frame_answer(struct hook_frame *frame)
 {
 	hlist_del(&frame->waiting);
-	frame->hook = NULL;
-	complete(&frame->done);
+	WRITE_ONCE(frame->hook, NULL);
+	wake_up_process(frame->task);
 }
 
 /* Behind a call that does not return, the kernel may have no code to come back to. */

@@ -49,7 +49,7 @@ int hypermem_link_rest(struct hypermem_link *link)
 	int tries = 100;
 
 	WRITE_ONCE(link->resting, true);
-	while (atomic_read(&link->inflight)) {
+	while (atomic_read(&link->inflight) > hypermem_hooks_waiting(link)) {
 		if (!tries--) {
 			WRITE_ONCE(link->resting, false);
 			return -EBUSY;

@@ -96,8 +96,8 @@ int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_ma
 void hypermem_link_deinit(struct hypermem_link *link);
 
 /*
- * Take on no more requests, and wait a second for those that there are.  -EBUSY: some
- * do not end, and requests are taken on again.
+ * Take on no more requests, and wait a second for those that there are, except those that
+ * wait for events.  -EBUSY: some do not end, and requests are taken on again.
  */
 int hypermem_link_rest(struct hypermem_link *link);
 
