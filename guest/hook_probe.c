@@ -199,6 +199,7 @@ int hook_probes_find(struct hook *hook)
 	if (!hook->probes)
 		return -ENOMEM;
 	while ((symbol = hook_symbol_next(symbol))) {
+		cond_resched();
 		if (!hook_names_symbol(hook, symbol))
 			continue;
 		probe = probe_find(symbol) ?: probe_new(symbol);
@@ -206,7 +207,6 @@ int hook_probes_find(struct hook *hook)
 			continue;
 		refcount_inc(&probe->refs);
 		hook->probes[hook->n_probes++] = probe;
-		cond_resched();
 	}
 	return hook->n_probes ? 0 : -ENOENT;
 }
@@ -274,14 +274,36 @@ int hook_probes_change(struct hook *add, struct hook *remove)
 	int rc;
 
 	for (i = 0; add && i < add->n_probes; i++) {
+		cond_resched();
 		rc = probe_change(add->probes[i], add, remove);
 		if (rc)
 			return rc;
 	}
 	/* Without memory it stays in the set; it has gone, so it does not match. */
-	for (i = 0; remove && i < remove->n_probes; i++)
+	for (i = 0; remove && i < remove->n_probes; i++) {
+		cond_resched();
 		probe_change(remove->probes[i], NULL, remove);
+	}
 	return 0;
+}
+
+/*
+ * true: it has no hooks any more.  Such as have gone may still be in its set, for want of
+ * memory to make another one.
+ */
+static bool probe_retires(struct hook_probe *probe)
+{
+	struct hook_set *set = rcu_dereference_protected(probe->set, true);
+	u32 i;
+
+	if (!set)
+		return true;
+	for (i = 0; i < set->n; i++)
+		if (!set->hooks[i]->gone)
+			return false;
+	rcu_assign_pointer(probe->set, NULL);
+	hook_set_put(set);
+	return true;
 }
 
 /* Some at a time: the kernel waits for its processors once for all of them. */
@@ -292,7 +314,9 @@ bool hook_probes_sweep(void)
 	unsigned int n = 0, i;
 
 	list_for_each_entry_safe(probe, next, &hook_probes, node) {
-		if (rcu_access_pointer(probe->set) || n == ARRAY_SIZE(kprobes))
+		if (n == ARRAY_SIZE(kprobes))
+			break;
+		if (!probe_retires(probe))
 			continue;
 		list_del(&probe->node);
 		kprobes[n++] = &probe->kprobe;
