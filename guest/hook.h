@@ -98,6 +98,7 @@ struct hook_probe {
 	bool gone;			/* no task comes by any more; under the frames' lock */
 	bool renames;			/* the call may change who the caller is */
 	bool reboots;
+	bool unchanged;			/* its arguments are not the program's */
 	const char *call;		/* the symbol without prefix */
 	const struct hook_symbol *symbol;
 	void *function;			/* to make the call */

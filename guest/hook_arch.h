@@ -91,6 +91,9 @@ static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int 
 
 #define HOOK_PREFIXES "sys_"
 
+/* They have the kernel's own pointer to the registers. */
+#define HOOK_UNCHANGED	"sigreturn", "rt_sigreturn",
+
 static const struct hook_reg hook_regs[] __maybe_unused = {
 	REG("sp", ARM_sp), REG("pc", ARM_pc), REG("lr", ARM_lr),
 	REG("r0", ARM_ORIG_r0), REG("r1", ARM_r1), REG("r2", ARM_r2), REG("r3", ARM_r3),
@@ -192,6 +195,11 @@ static const struct hook_reg hook_regs[] __maybe_unused = { };
 /* Besides those that end the task: calls that never return to who has called the function. */
 #ifndef HOOK_LEAVING
 #define HOOK_LEAVING
+#endif
+
+/* Calls whose arguments are not the program's. */
+#ifndef HOOK_UNCHANGED
+#define HOOK_UNCHANGED
 #endif
 
 /* Arguments have 32 bits, whatever is above them in the registers. */

@@ -267,8 +267,10 @@ static void frame_answer(struct hook_frame *frame)
 /* Behind a call that does not return, the kernel may have no code to come back to. */
 static bool frame_obeys(const struct hook_frame *frame, const struct hook_verdict *verdict)
 {
-	return !frame->probe->leaves ||
-	       !(verdict->flags & (HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL));
+	const u32 skip = HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL;
+
+	return !(frame->probe->leaves && verdict->flags & skip) &&
+	       !(frame->probe->unchanged && verdict->flags & ~skip);
 }
 
 int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_verdict *verdict)

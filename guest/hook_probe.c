@@ -32,6 +32,8 @@ static const char *const hook_renaming[] = {
 
 static const char *const hook_leaving[] = { "exit", "exit_group", HOOK_LEAVING NULL };
 
+static const char *const hook_unchanged[] = { HOOK_UNCHANGED NULL };
+
 static bool probe_may_match(const struct hook_set *set, const struct hook_frame *frame)
 {
 	u32 i;
@@ -160,6 +162,7 @@ static struct hook_probe *probe_new(const struct hook_symbol *symbol)
 	probe->call = symbol->name + symbol->call;
 	probe->leaves = call_is(probe->call, hook_leaving);
 	probe->renames = call_is(probe->call, hook_renaming);
+	probe->unchanged = call_is(probe->call, hook_unchanged);
 	probe->reboots = !strcmp(probe->call, "reboot");
 	if (symbol->addr)
 		probe->kprobe.addr = symbol_place(symbol);
