@@ -192,7 +192,9 @@ static inline void hypermem_redirect(struct pt_regs *regs, void *to)
 #ifdef CONFIG_PPC64
 	regs->gpr[12] = (unsigned long)to;	/* which finds its own data by it */
 #endif
-	instruction_pointer_set(regs, (unsigned long)to);
+	/* A pointer to Thumb instructions says so in its lowest bit; an address does not. */
+	instruction_pointer_set(regs, (unsigned long)to &
+				      ~(unsigned long)IS_ENABLED(CONFIG_THUMB2_KERNEL));
 }
 
 /* f3ba3c710ac5 "mm/highmem: Provide kmap_local*" */

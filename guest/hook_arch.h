@@ -259,8 +259,25 @@ static inline unsigned int hook_probe_offset(const void *function)
 	return offset;
 }
 
+/* How to call the function at this address: which instructions it has is part of that. */
+static inline void *hook_function_at(unsigned long addr)
+{
+	return (void *)(addr | IS_ENABLED(CONFIG_THUMB2_KERNEL));
+}
+
+/* Can its beginning be known, and called?  NULL: it is known by its name alone. */
+static inline bool hook_is_callable(const void *function)
+{
+#if defined(CONFIG_PPC64)
+	/* By name it would be probed behind the instructions that find its own data. */
+	return function;
+#else
+	return true;
+#endif
+}
+
 /* The beginning of a function that was found by its name; see above about `endbr`. */
-static inline void *hook_probe_function(const struct kprobe *kprobe)
+static inline unsigned long hook_probe_function(const struct kprobe *kprobe)
 {
 	const u8 *addr = (const u8 *)kprobe->addr;
 
@@ -268,8 +285,18 @@ static inline void *hook_probe_function(const struct kprobe *kprobe)
 	if (addr[-4] == 0xf3 && addr[-3] == 0x0f && addr[-2] == 0x1e)
 		addr -= 4;
 #endif
-	return (void *)addr;
+	return (unsigned long)addr;
 }
+
+/*
+ * Functions are called that the compiler knows nothing of; some have it check that.  On x86 it
+ * may, and must where the kernel makes its own check of it.
+ */
+#if defined(CONFIG_X86) || !defined(__nocfi)
+#define HOOK_NOCFI
+#else
+#define HOOK_NOCFI	__nocfi
+#endif
 
 #ifdef CONFIG_ARCH_HAS_SYSCALL_WRAPPER
 
@@ -281,8 +308,8 @@ static inline void *hook_probe_function(const struct kprobe *kprobe)
 typedef long (*hook_function)(const struct pt_regs *regs);
 
 /* changed: bits of the args that are others than the caller's. */
-static inline long hook_function_call(void *function, const unsigned long *words,
-				      const u64 *args, u8 changed, bool compat)
+static inline HOOK_NOCFI long hook_function_call(void *function, const unsigned long *words,
+						 const u64 *args, u8 changed, bool compat)
 {
 	const struct pt_regs *regs = (const struct pt_regs *)words[0];
 	struct pt_regs copy;
@@ -307,8 +334,8 @@ static inline long hook_function_call(void *function, const unsigned long *words
 
 typedef asmlinkage long (*hook_function)(HOOK_WORDS);
 
-static inline long hook_function_call(void *function, const unsigned long *words,
-				      const u64 *args, u8 changed, bool compat)
+static inline HOOK_NOCFI long hook_function_call(void *function, const unsigned long *words,
+						 const u64 *args, u8 changed, bool compat)
 {
 	unsigned long w[8];
 	unsigned int k;

@@ -153,7 +153,7 @@ static struct hook_probe *probe_new(const struct hook_symbol *symbol)
 {
 	struct hook_probe *probe;
 
-	if (!hook_step_is_known((void *)symbol->addr))
+	if (!hook_is_callable((void *)symbol->addr) || !hook_step_is_known((void *)symbol->addr))
 		return NULL;
 	probe = kzalloc(sizeof(*probe), GFP_KERNEL);
 	if (!probe)
@@ -175,7 +175,7 @@ static struct hook_probe *probe_new(const struct hook_symbol *symbol)
 		kfree(probe);
 		return NULL;
 	}
-	probe->function = symbol->addr ? (void *)symbol->addr : hook_probe_function(&probe->kprobe);
+	probe->function = hook_function_at(symbol->addr ?: hook_probe_function(&probe->kprobe));
 	list_add_tail(&probe->node, &hook_probes);
 	return probe;
 }
