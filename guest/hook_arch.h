@@ -223,6 +223,24 @@ static inline u64 hook_reg_value(const struct pt_regs *regs, const struct hook_r
 	return reg->size == sizeof(u64) ? *(const u64 *)at : *(const u32 *)at;
 }
 
+#ifdef CONFIG_X86
+/* A landing pad for indirect branches: endbr64 or endbr32. */
+static inline bool hook_is_pad(const void *at)
+{
+	static const u8 pad[4] = { 0xf3, 0x0f, 0x1e, IS_ENABLED(CONFIG_X86_64) ? 0xfa : 0xfb };
+
+	return !memcmp(at, pad, 4);
+}
+
+/* What kernels have put there if nothing of their own branches to it. */
+static inline bool hook_was_pad(const void *at)
+{
+	static const u8 sealed[2][4] = { { 0x66, 0x0f, 0x1f, 0x00 }, { 0x0f, 0x1f, 0x40, 0xd6 } };
+
+	return !memcmp(at, sealed[0], 4) || !memcmp(at, sealed[1], 4);
+}
+#endif
+
 /*
  * Where in a function the probe goes: bytes behind its beginning, all of them instructions
  * without effect.  Not where the function tracer has its own: that takes the kernel much
@@ -234,14 +252,13 @@ static inline unsigned int hook_probe_offset(const void *function)
 {
 	unsigned int offset = 0;
 #ifdef CONFIG_X86
-	static const u8 endbr[] = { 0xf3, 0x0f, 0x1e, IS_ENABLED(CONFIG_X86_64) ? 0xfa : 0xfb };
 	static const u8 traced[2][5] = {
 		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },	/* nop, of 64 bits ... */
 		{ 0x3e, 0x8d, 0x74, 0x26, 0x00 },	/* ... and of 32 */
 	};
 
-	if (!memcmp(function, endbr, sizeof(endbr)))
-		offset = sizeof(endbr);
+	if (hook_is_pad(function) || hook_was_pad(function))
+		offset = 4;
 	if (!memcmp(function + offset, traced[0], 5) || !memcmp(function + offset, traced[1], 5))
 		offset += 5;
 	else
@@ -271,21 +288,26 @@ static inline bool hook_is_callable(const void *function)
 #if defined(CONFIG_PPC64)
 	/* By name it would be probed behind the instructions that find its own data. */
 	return function;
+#elif defined(CONFIG_X86_KERNEL_IBT)
+	/* Where the processor checks it, pointers may lead to landing pads only. */
+	return !boot_cpu_has(X86_FEATURE_IBT) ||
+	       (function && (hook_is_pad(function) ||
+			     (IS_ENABLED(CONFIG_FINEIBT) && hook_is_pad(function - 16))));
 #else
 	return true;
 #endif
 }
 
-/* The beginning of a function that was found by its name; see above about `endbr`. */
+/* The beginning of a function that was found by its name; see above about landing pads. */
 static inline unsigned long hook_probe_function(const struct kprobe *kprobe)
 {
-	const u8 *addr = (const u8 *)kprobe->addr;
+	unsigned long addr = (unsigned long)kprobe->addr;
 
 #ifdef CONFIG_X86
-	if (addr[-4] == 0xf3 && addr[-3] == 0x0f && addr[-2] == 0x1e)
+	if (hook_is_pad((void *)(addr - 4)))
 		addr -= 4;
 #endif
-	return (unsigned long)addr;
+	return addr;
 }
 
 /*

@@ -11,8 +11,8 @@ import pytest
 
 import machines
 from caller import FORKS, MINE, Call, mine
-from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, IS_RETURN, NE, ON, PID, RETURN, SKIPPED, TOLD,
-                  TRACE, WAITS, Hooks, fails, number)
+from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, IS_RETURN, NE, NR, ON, PID, RETURN, SKIPPED,
+                  TOLD, TRACE, WAITS, Hooks, fails, number)
 from lab import Guest
 from link import Link
 from machines import patience
@@ -152,6 +152,15 @@ def test_probes_go_with_the_last_hook(guest: Guest, hooks: Hooks) -> None:
     assert any("getppid" in line for line in probes(guest))
     hooks.remove(1)
     wait_for(lambda: not probes(guest))
+
+
+@pytest.mark.needs("pc")
+def test_no_probe_is_where_the_function_tracer_has_its_own(guest: Guest, hooks: Hooks) -> None:
+    """Also in functions whose landing pads the kernel has sealed, as those for 32 bits."""
+    hooks.set(1, "*", ENTER | TOLD, **mine(number(NR, EQ, 123456)))
+    there = probes(guest)
+    assert len(there) > 300
+    assert [line for line in there if "[FTRACE]" in line] == []
 
 
 def memory(guest: Guest) -> dict[str, int]:
