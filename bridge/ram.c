@@ -14,10 +14,12 @@
 
 /*
  * Smaller memory than this is no guest's RAM, nor is memory so many times larger than
- * what the guest says it has: a QEMU built with sanitizers has terabytes.
+ * what the guest says it has: a QEMU built with sanitizers has terabytes.  But a kernel
+ * may use little of what there is.
  */
 #define AREA_MIN (1024 * 1024)
 #define AREA_MAX_TIMES 4
+#define AREA_MAX_LEAST (16ULL << 30)
 
 /*
  * Where in an area of QEMU's a page can be: RAM begins at a multiple of this in the
@@ -182,7 +184,7 @@ static int window_check_access(pid_t pid, const GArray *areas)
 
 static uint64_t area_max(const struct hm_ram *rams, size_t n)
 {
-	uint64_t end = AREA_MIN;
+	uint64_t end = AREA_MAX_LEAST / AREA_MAX_TIMES;
 
 	for (size_t i = 0; i < n; i++)
 		end = MAX(end, rams[i].end);

@@ -375,6 +375,15 @@ def test_a_large_read_ends_at_a_hole(guest: Guest, daemon: Path, still: Said, ra
 
 # Other machines.
 
+def test_the_window_has_all_ram_that_the_kernel_uses(boot: Callable[..., Guest],
+                                                     daemon: Path) -> None:
+    """Which may be little of what the machine has: mipsel's Malta uses 256 MiB."""
+    guest = boot(mem="2G")
+    total = int(guest.run("grep MemTotal /proc/meminfo", check=True).out.split()[1]) >> 10
+    with Mount(daemon, guest.hm_socket, "-o", REQUIRE) as mount:
+        assert total <= window_mib(mount) <= 2048
+
+
 @pytest.mark.needs("big")
 def test_ram_below_and_above_4_gib_is_read(boot: Callable[..., Guest], daemon: Path) -> None:
     guest = boot(smp=2, mem="6G")
