@@ -167,6 +167,7 @@ static int explain_chardev(const char *chardev, int rc)
 		break;
 	case -EHOSTUNREACH:
 		why = "no such host, or no way to it";
+		what = "; check the name, and that this machine can reach it";
 		break;
 	}
 	return fail(HMFS_EXIT_CHARDEV, "%s: %s%s", chardev, why, what);
