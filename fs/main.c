@@ -76,6 +76,15 @@ static void keep_fuse_log(enum fuse_log_level level, const char *format, va_list
 	fuse_said = g_strdelimit(all, "\n", ' ');
 }
 
+/* While it is mounted.  What ends that is the loop's result, too, and said by who calls it. */
+static void log_fuse(enum fuse_log_level level, const char *format, va_list args)
+{
+	g_autofree char *text = g_strdup_vprintf(format, args);
+
+	if (!g_str_has_prefix(text, "fuse: reading device"))
+		g_warning("%s", g_strchomp(text));
+}
+
 static int check_mountpoint(const char *path)
 {
 	struct statfs sfs;
@@ -242,7 +251,8 @@ static int serve(struct fuse *fuse)
 	fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE_MAX);
 	rc = fuse_loop_mt(fuse, config);
 	fuse_loop_cfg_destroy(config);
-	return rc;
+	/* It has been unmounted just when a request was being read. */
+	return rc == -ECONNABORTED ? 0 : rc;
 }
 
 static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options,
@@ -269,14 +279,18 @@ static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options,
 	status = mount_on(fuse, options->mountpoint);
 	if (status)
 		goto destroy;
-	fuse_set_log_func(NULL);
+	fuse_set_log_func(log_fuse);
 	rc = hmfs_daemon_ready(daemon);
 	if (rc < 0) {
 		status = fail(HMFS_EXIT_FAILED, "cannot go to the background: %s", g_strerror(-rc));
 		goto unmount;
 	}
 	rc = serve(fuse);
-	status = rc >= 0 ? HMFS_EXIT_OK : HMFS_EXIT_FAILED;
+	status = HMFS_EXIT_OK;
+	if (rc < 0) {
+		g_warning("cannot read from /dev/fuse: %s", g_strerror(-rc));
+		status = HMFS_EXIT_FAILED;
+	}
 unmount:
 	fuse_unmount(fuse);
 destroy:
