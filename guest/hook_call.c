@@ -210,7 +210,7 @@ static bool call_has_failed_for_us(const struct hook_frame *frame, long result)
 {
 	static const char *const calls[] = {
 		"epoll_", "rt_sigtimedwait", "semop", "semtimedop", "io_getevents", "io_pgetevents",
-		"recv", "accept",
+		"recv", "accept", "send", "connect", "io_uring_enter",
 	};
 	/* It is the task's own, which it keeps while it runs. */
 	struct sighand_struct *sighand = rcu_dereference_protected(current->sighand, true);

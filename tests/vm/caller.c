@@ -21,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -311,6 +312,18 @@ static long sleep_sigwait(void)
 	return sigtimedwait(&set, NULL, &t);
 }
 
+static long sleep_send(void)
+{
+	struct timeval t = { 4, 0 };
+	int fds[2];
+
+	socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
+	setsockopt(fds[0], SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+	while (send(fds[0], "0123456789abcdef", 16, MSG_DONTWAIT) > 0)
+		;
+	return syscall(SYS_sendto, fds[0], "", 1, 0, NULL, 0);
+}
+
 static long sleep_vfork(void)
 {
 	pid_t pid = vfork();
@@ -342,7 +355,7 @@ static void do_sleep(char **args)
 	} kinds[] = {
 		{ "read", sleep_read }, { "nanosleep", sleep_nanosleep }, { "poll", sleep_poll },
 		{ "futex", sleep_futex }, { "wait", sleep_wait }, { "epoll", sleep_epoll },
-		{ "sigwait", sleep_sigwait }, { "vfork", sleep_vfork },
+		{ "sigwait", sleep_sigwait }, { "send", sleep_send }, { "vfork", sleep_vfork },
 	};
 	struct sigaction action = {
 		.sa_handler = handle,

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.vm("is about the module")
 
 SLEEPS = ("nanosleep,nanosleep_time32,read,poll,ppoll,ppoll_time32,futex,futex_time32,wait4,waitid,"
           "epoll_wait,epoll_pwait,rt_sigtimedwait,rt_sigtimedwait_time32,"
-          "rt_sigtimedwait_time64,vfork,clone,clone3")
+          "rt_sigtimedwait_time64,sendto,vfork,clone,clone3")
 
 
 def test_a_call_goes_on_when_no_reply_comes(hooks: Hooks, call: Call) -> None:
@@ -136,7 +136,8 @@ def test_the_module_goes_while_calls_wait(guest: Guest, hooks: Hooks, call: Call
         assert caller.end().count(b"result=1\n") == 3
 
 
-SLEEPERS = ["read", "nanosleep", "poll", "futex", "wait", "epoll", "sigwait", "vfork"]
+SLEEPERS = ["read", "nanosleep", "poll", "futex", "wait", "epoll", "sigwait", "send",
+            "vfork"]
 
 
 def test_the_module_goes_while_hooked_calls_sleep(guest: Guest, hooks: Hooks, call: Call) -> None:
@@ -149,9 +150,9 @@ def test_the_module_goes_while_hooked_calls_sleep(guest: Guest, hooks: Hooks, ca
     time.sleep(0.5)
     reload(guest)
     time.sleep(max(0.0, started + 0.5 - time.monotonic()))
-    for kind in "nanosleep", "poll", "epoll", "sigwait", "vfork":
+    for kind in "nanosleep", "poll", "epoll", "sigwait", "send", "vfork":
         line = callers[kind].said(rb"result=(-?\d+) handled=0 ms=(\d+)")
-        assert int(line[1]) == (-errno.EAGAIN if kind == "sigwait" else 0), kind
+        assert int(line[1]) == (-errno.EAGAIN if kind in ("sigwait", "send") else 0), kind
         assert int(line[2]) > (1900 if kind == "vfork" else 3900), (kind, line[0])
         callers[kind].end()
     for kind in "read", "futex", "wait":
