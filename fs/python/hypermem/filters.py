@@ -18,8 +18,14 @@ _PARTS = re.compile(r"(\s*[^\s,]+(?:\s*,\s*[^\s,]+)*(?:\s+(?:enter|return|trace|
 
 
 class FilterError(ValueError):
-    """The filter is none.  Its text is the mount's: the filter, a caret under the place where it
-    goes wrong, and why."""
+    """The filter is none.  Its text is a line with the column and why; the filter; and a caret
+    under the place where it goes wrong."""
+
+    def __init__(self, complaint: str) -> None:
+        """What the mount says, which has its first line last: a traceback puts a name before it,
+        and the caret would be elsewhere."""
+        *lines, why = complaint.split("\n")
+        super().__init__("\n".join([why.removeprefix("error: "), *lines]))
 
 
 def quote(text: str | bytes) -> bytes:

@@ -74,7 +74,7 @@ def cause(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.msg}: {text}" if (text := (error.text or "").strip()) else error.msg
     if isinstance(error, FilterError):
-        text, *_, why = str(error).split("\n")
+        why, text, *_ = f"{error}\n".split("\n")
         return f"filter {text}: {why}"
     if isinstance(error, ImportError):
         return f"{error}; install it, or put it beside the plugin"
