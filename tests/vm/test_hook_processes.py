@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import machines
 from caller import BOTH_HOLD, FORKS, MINE, Call, mine
 from conftest import reload
 from hook import (BOTH, COMM, COMPAT, ENABLED, ENTER, EQ, IS_COMPAT, IS_RETURN, NE, ON, OR, PID,
@@ -233,6 +234,20 @@ def test_returns_from_signals_are_hooked(guest: Guest, hooks: Hooks, call: Call)
     assert b"handled=300 wrong=0" in call("signals", 300).end()
     assert hooks.counts(1)["matched"] >= 301
     reload(guest)
+
+
+def test_a_return_from_a_signal_has_no_argument_to_change(hooks: Hooks, call: Call) -> None:
+    """On ARM its function has one, a pointer of the kernel's own."""
+    hooks.set(1, "rt_sigreturn,sigreturn", ENTER | ON, **MINE)
+    caller = call("signals", 1)
+    event = hooks.next()
+    if machines.current.arch == "armhf":
+        with fails(errno.EINVAL):
+            hooks.reply(event, arg0=0x1000)
+        hooks.reply(event)
+    else:
+        hooks.reply(event, arg0=0x1000)
+    assert b"handled=1 wrong=0" in caller.end()
 
 
 def test_calls_of_kernel_threads_are_not_seen(guest: Guest, hooks: Hooks) -> None:
