@@ -29,6 +29,7 @@
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "ops.h"
@@ -58,6 +59,9 @@ struct hook_home {
 	unsigned int n_waits;
 	u8 *events;			/* a ring; records as they go over the wire; NULL: closed */
 	u32 first, used;		/* bytes */
+	bool sending;			/* an answer to a WAIT: one at a time, in order */
+	struct hypermem_request *late;	/* that answer, if a worker is to send it */
+	wait_queue_head_t idle;		/* nobody is sending any more */
 	struct delayed_work flush;	/* events that are not urgent; not while closed */
 };
 
@@ -238,7 +242,7 @@ void hook_events_init(struct hook_home *home);
 int hook_events_open(struct hook_home *home);
 /* false: it has no room. */
 bool hook_event_put(struct hook_home *home, const struct hook_event *event);
-/* Have the host's WAITs answered, now or soon. */
+/* Have the host's WAITs answered, now or soon; without waiting. */
 void hook_event_send(struct hook_home *home, bool now);
 /* Answer nobody any more, and forget the events. */
 void hook_events_close(struct hook_home *home);

@@ -3,8 +3,9 @@
  * hook_event: events on their way to the host.  See hook.h.
  *
  * They go into a ring, as they will be on the wire, and from there into the answers to the
- * host's WAITs.  That is a worker's business: the link may be full, and no task shall wait
- * for a host that does not read.  If no task waits for an answer, a few come together.
+ * host's WAITs.  A task that waits for a reply sends what there is itself, which saves the way
+ * to a worker; but the link may be full, and no task shall wait for a host that does not
+ * read: then that is a worker's business.  If no task waits for a reply, a few come together.
  */
 #include <linux/jiffies.h>
 #include <linux/mm.h>
@@ -75,42 +76,99 @@ static void events_fill(struct hook_home *home, struct hypermem_request *wait)
 	}
 }
 
-/* A WAIT with its answer; NULL: there is none, or nothing to say. */
+/*
+ * A WAIT with its answer, of which the caller says when it is out; NULL: there is none, or
+ * nothing to say, or another is on its way, and who sends that will come here again.
+ */
 static struct hypermem_request *events_take(struct hook_home *home)
 {
 	struct hypermem_request *wait = NULL;
 
 	spin_lock(&home->lock);
-	if (home->used && !list_empty(&home->waits)) {
+	if (home->used && !home->sending && !list_empty(&home->waits)) {
 		wait = list_first_entry(&home->waits, struct hypermem_request, node);
 		list_del(&wait->node);
 		home->n_waits--;
+		home->sending = true;
 		events_fill(home, wait);
 	}
 	spin_unlock(&home->lock);
 	return wait;
 }
 
+static void events_sent(struct hook_home *home)
+{
+	spin_lock(&home->lock);
+	home->sending = false;
+	spin_unlock(&home->lock);
+	wake_up(&home->idle);
+}
+
 static void events_send(struct hook_home *home)
 {
 	struct hypermem_request *wait;
 
-	while ((wait = events_take(home)))
+	while ((wait = events_take(home))) {
 		hypermem_request_complete(wait, 0);
+		events_sent(home);
+	}
 }
 
 static void events_flush(struct work_struct *work)
 {
-	events_send(container_of(to_delayed_work(work), struct hook_home, flush));
+	struct hook_home *home = container_of(to_delayed_work(work), struct hook_home, flush);
+	struct hypermem_request *late = xchg(&home->late, NULL);
+
+	if (late) {
+		hypermem_request_complete(late, 0);
+		events_sent(home);
+	}
+	events_send(home);
+}
+
+/* The link would have to be waited for: by a worker, if there still is one. */
+static void events_leave(struct hook_home *home, struct hypermem_request *wait)
+{
+	bool closed;
+
+	spin_lock(&home->lock);
+	closed = !home->events;
+	if (!closed) {
+		home->late = wait;
+		mod_delayed_work(home->link->wq, &home->flush, 0);
+	}
+	spin_unlock(&home->lock);
+	if (closed) {
+		hypermem_request_free(wait);
+		events_sent(home);
+	}
+}
+
+static void events_try(struct hook_home *home)
+{
+	struct hypermem_request *wait;
+
+	while ((wait = events_take(home))) {
+		if (!hypermem_request_try_complete(wait)) {
+			events_leave(home, wait);
+			return;
+		}
+		events_sent(home);
+	}
 }
 
 void hook_event_send(struct hook_home *home, bool now)
 {
-	now = now || READ_ONCE(home->used) > RING_URGENT;
-	if (!now && delayed_work_pending(&home->flush))
+	bool urgent = READ_ONCE(home->used) > RING_URGENT;
+
+	if (now) {
+		events_try(home);
+		return;
+	}
+	if (!urgent && delayed_work_pending(&home->flush))
 		return;
 	spin_lock(&home->lock);
-	if (home->events && now)
+	if (home->events && urgent)
 		mod_delayed_work(home->link->wq, &home->flush, 0);
 	else if (home->events)
 		queue_delayed_work(home->link->wq, &home->flush, FLUSH_DELAY);
@@ -121,6 +179,7 @@ void hook_events_init(struct hook_home *home)
 {
 	spin_lock_init(&home->lock);
 	INIT_LIST_HEAD(&home->waits);
+	init_waitqueue_head(&home->idle);
 	INIT_DELAYED_WORK(&home->flush, events_flush);
 }
 
@@ -185,7 +244,9 @@ void hook_events_close(struct hook_home *home)
 	home->first = 0;
 	home->used = 0;
 	spin_unlock(&home->lock);
-	cancel_delayed_work_sync(&home->flush);
+	/* What is on its way is so without this lock, and with the link. */
+	flush_delayed_work(&home->flush);
+	wait_event(home->idle, !READ_ONCE(home->sending));
 	vfree(events);
 	list_for_each_entry_safe(wait, next, &waits, node)
 		hypermem_request_free(wait);

@@ -93,6 +93,24 @@ void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hyperme
 		hypermem_translate_forget();
 }
 
+/* Not for translations, which an ended session would have to forget. */
+bool hypermem_link_try_reply(struct hypermem_link *link, u32 session,
+			     struct hypermem_frame *frame)
+{
+	bool sent = false;
+
+	if (!link->ops->try_send || !mutex_trylock(&link->send_lock.mutex))
+		return false;
+	if (link->open && link->session == session) {
+		sent = link->ops->try_send(link, frame);
+	} else {
+		hypermem_frame_free(frame);
+		sent = true;
+	}
+	hypermem_lock_release(&link->send_lock);
+	return sent;
+}
+
 void hypermem_link_begin(struct hypermem_link *link, u32 max_data, bool readonly,
 			 struct hypermem_frame *frame)
 {

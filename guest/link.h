@@ -59,6 +59,8 @@ struct hypermem_link_ops {
 	 * out.  May sleep until there is room.  Called one at a time.
 	 */
 	void (*send)(struct hypermem_link *link, struct hypermem_frame *frame);
+	/* The same if that takes no waiting; false: the frame is still the caller's.  Or NULL. */
+	bool (*try_send)(struct hypermem_link *link, struct hypermem_frame *frame);
 };
 
 struct hypermem_link {
@@ -110,6 +112,9 @@ void hypermem_link_invite(struct hypermem_link *link);
 
 /* Send a reply if its session still is the session; frees the frame in any case. */
 void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hypermem_frame *frame);
+/* The same without waiting; false: it would have to wait, and the frame is the caller's. */
+bool hypermem_link_try_reply(struct hypermem_link *link, u32 session,
+			     struct hypermem_frame *frame);
 /*
  * From the receiver's context: answer the host's HELLO.  It ends the session that
  * there was, and begins another if the host can be talked to (max_data not 0).

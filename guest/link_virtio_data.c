@@ -221,6 +221,27 @@ static unsigned int hypermem_virtio_map(struct hypermem_virtio *hv, struct hyper
 	return i;
 }
 
+/* false: there is no room now. */
+static bool hypermem_virtio_put(struct hypermem_virtio *hv, struct hypermem_frame *frame,
+				unsigned int n)
+{
+	hypermem_virtio_tx_reap(hv);
+	frame->number = hv->tx_number;
+	if (virtqueue_add_outbuf(hv->tx, hv->sg, n, frame, GFP_KERNEL))
+		return false;
+	hv->tx_number++;
+	virtqueue_kick(hv->tx);
+	return true;
+}
+
+static bool hypermem_virtio_try_send(struct hypermem_link *link, struct hypermem_frame *frame)
+{
+	struct hypermem_virtio *hv = container_of(link, struct hypermem_virtio, link);
+
+	return !READ_ONCE(hv->stopping) &&
+	       hypermem_virtio_put(hv, frame, hypermem_virtio_map(hv, frame));
+}
+
 /*
  * Buffers come back when there is another to send, not by interrupt; only a full
  * queue waits for one.  It moves on when the host reads, and when it disconnects,
@@ -233,13 +254,8 @@ static void hypermem_virtio_send(struct hypermem_link *link, struct hypermem_fra
 
 	while (!READ_ONCE(hv->stopping)) {
 		seen = READ_ONCE(hv->tx_events);
-		hypermem_virtio_tx_reap(hv);
-		frame->number = hv->tx_number;
-		if (virtqueue_add_outbuf(hv->tx, hv->sg, n, frame, GFP_KERNEL) == 0) {
-			hv->tx_number++;
-			virtqueue_kick(hv->tx);
+		if (hypermem_virtio_put(hv, frame, n))
 			return;
-		}
 		if (virtqueue_is_broken(hv->tx))
 			break;
 		if (!virtqueue_enable_cb(hv->tx))
@@ -253,6 +269,7 @@ static void hypermem_virtio_send(struct hypermem_link *link, struct hypermem_fra
 
 const struct hypermem_link_ops hypermem_virtio_ops = {
 	.send = hypermem_virtio_send,
+	.try_send = hypermem_virtio_try_send,
 };
 
 int hypermem_virtio_serve(struct hypermem_virtio *hv)

@@ -105,6 +105,8 @@ void hypermem_request_queue(struct hypermem_request *request);
 void hypermem_request_do(struct hypermem_request *request);
 /* For a handler that has returned -EINPROGRESS: say what it would have, later; frees it. */
 void hypermem_request_complete(struct hypermem_request *request, int rc);
+/* The same with 0, if that takes no waiting; false: it is still to be completed. */
+bool hypermem_request_try_complete(struct hypermem_request *request);
 
 /* A frame without data, ready to send; NULL: no memory. */
 struct hypermem_frame *hypermem_frame_status(const struct hypermem_header *request, u32 resp,

@@ -109,17 +109,38 @@ static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *re
 	return frame;
 }
 
-void hypermem_request_complete(struct hypermem_request *request, int rc)
+static struct hypermem_frame *request_answer(struct hypermem_request *request, int rc)
 {
 	const struct hypermem_op *op = hypermem_op_find(request->header.op);
-	struct hypermem_frame *frame = op ? hypermem_request_reply(request, op, rc) :
-					      hypermem_frame_error(&request->header, rc);
+
+	return op ? hypermem_request_reply(request, op, rc) :
+		    hypermem_frame_error(&request->header, rc);
+}
+
+void hypermem_request_complete(struct hypermem_request *request, int rc)
+{
+	struct hypermem_frame *frame = request_answer(request, rc);
 
 	if (frame)
 		hypermem_link_reply(request->link, request->session, frame);
 	else
 		pr_warn_ratelimited("%s: no memory for a reply\n", request->link->name);
 	hypermem_request_free(request);
+}
+
+bool hypermem_request_try_complete(struct hypermem_request *request)
+{
+	struct hypermem_frame *own = request->frame, *frame = request_answer(request, 0);
+
+	if (frame && hypermem_link_try_reply(request->link, request->session, frame)) {
+		hypermem_request_free(request);
+		return true;
+	}
+	/* It is made anew by who has the time to wait. */
+	if (frame != own)
+		hypermem_frame_free(frame);
+	request->frame = own;
+	return false;
 }
 
 void hypermem_request_do(struct hypermem_request *request)
