@@ -125,14 +125,31 @@ void hook_probe_put(struct hook_probe *probe)
 		kfree(probe);
 }
 
+/* A call without arguments is one function by the names of several ABIs. */
+static bool symbol_is_same(const struct hook_symbol *a, const struct hook_symbol *b)
+{
+	return a == b || (a->addr && a->addr == b->addr &&
+			  !strcmp(a->name + a->call, b->name + b->call));
+}
+
 static struct hook_probe *probe_find(const struct hook_symbol *symbol)
 {
 	struct hook_probe *probe;
 
 	list_for_each_entry(probe, &hook_probes, node)
-		if (probe->symbol == symbol)
+		if (symbol_is_same(probe->symbol, symbol))
 			return probe;
 	return NULL;
+}
+
+static bool hook_has_probe(const struct hook *hook, const struct hook_probe *probe)
+{
+	u32 i;
+
+	for (i = 0; i < hook->n_probes; i++)
+		if (hook->probes[i] == probe)
+			return true;
+	return false;
 }
 
 static kprobe_opcode_t *symbol_place(const struct hook_symbol *symbol)
@@ -206,7 +223,7 @@ int hook_probes_find(struct hook *hook)
 		if (!hook_names_symbol(hook, symbol))
 			continue;
 		probe = probe_find(symbol) ?: probe_new(symbol);
-		if (!probe)
+		if (!probe || (probe->symbol != symbol && hook_has_probe(hook, probe)))
 			continue;
 		refcount_inc(&probe->refs);
 		hook->probes[hook->n_probes++] = probe;
