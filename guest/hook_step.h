@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * hook_step: a probed function's first instruction, where the kernel's own way to make it goes
- * wrong.  See hook.h.
+ * wrong or takes long.  See hook.h.
  *
- * The kernel has a copy of it with a breakpoint behind.  MIPS handles both with interrupts on.
+ * The kernel has a copy of it with a breakpoint behind.
+ *
+ * MIPS handles both with interrupts on.
  * What runs in between may forget that there is a probe (kprobe_busy_end(), when a task's last
  * reference is given back): then the second breakpoint is nobody's, and the kernel dies.  And
  * after a branch with nothing to do in its delay slot, evaluate_branch_instruction() has set a
@@ -111,6 +113,173 @@ static inline bool hook_step_is_known(const void *function)
 	if (in.i_format.opcode == lw_op || in.i_format.opcode == ld_op)
 		regs.regs[in.i_format.rs] = (unsigned long)&word - in.i_format.simmediate;
 	return hook_step_do(&regs, in);
+}
+
+#elif defined(CONFIG_X86_64)
+
+#include <asm/processor-flags.h>
+#include <asm/text-patching.h>
+
+/*
+ * Here it is the second breakpoint that is saved, and the kernel makes what is not one of these:
+ * what nearly all functions that are calls begin with.
+ */
+struct hook_step_x86 {
+	const u8 *at;		/* what follows the opcode */
+	unsigned long *reg;	/* by ModRM */
+	unsigned int mode, rm;	/* the same */
+	bool wide, rm_high;	/* REX */
+};
+
+static inline unsigned long *hook_step_reg(struct pt_regs *regs, unsigned int n)
+{
+	static const u8 offsets[16] = {
+		offsetof(struct pt_regs, ax), offsetof(struct pt_regs, cx),
+		offsetof(struct pt_regs, dx), offsetof(struct pt_regs, bx),
+		offsetof(struct pt_regs, sp), offsetof(struct pt_regs, bp),
+		offsetof(struct pt_regs, si), offsetof(struct pt_regs, di),
+		offsetof(struct pt_regs, r8), offsetof(struct pt_regs, r9),
+		offsetof(struct pt_regs, r10), offsetof(struct pt_regs, r11),
+		offsetof(struct pt_regs, r12), offsetof(struct pt_regs, r13),
+		offsetof(struct pt_regs, r14), offsetof(struct pt_regs, r15),
+	};
+
+	return (unsigned long *)((u8 *)regs + offsets[n]);
+}
+
+static inline s32 hook_step_s32(const u8 *at)
+{
+	s32 value;
+
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+/* mov disp8(%rdi), reg: an argument, out of the registers that the function is given. */
+static inline unsigned int hook_step_load(struct pt_regs *regs, const struct hook_step_x86 *in)
+{
+	const void *from = (const u8 *)regs->di + (s8)in->at[1];
+
+	if (in->mode != 1 || in->rm != 7 || in->rm_high)
+		return 0;
+	*in->reg = in->wide ? *(const u64 *)from : *(const u32 *)from;
+	return 2;
+}
+
+/* mov %gs:disp32, reg, and the same by the instruction's own place: this processor's. */
+static inline unsigned int hook_step_load_gs(struct pt_regs *regs,
+					     const struct hook_step_x86 *in)
+{
+	unsigned long value, from;
+	unsigned int size;
+
+	if (!in->wide || in->mode || in->rm_high)
+		return 0;
+	if (in->rm == 4 && in->at[1] == 0x25) {
+		from = (long)hook_step_s32(in->at + 2);
+		size = 6;
+	} else if (in->rm == 5) {
+		from = (unsigned long)in->at + 5 + hook_step_s32(in->at + 1);
+		size = 5;
+	} else {
+		return 0;
+	}
+	asm volatile("movq %%gs:(%1), %0" : "=r" (value) : "r" (from));
+	*in->reg = value;
+	return size;
+}
+
+/* sub $imm8, %rsp and sub $imm32, %rsp */
+static inline unsigned int hook_step_sub_sp(struct pt_regs *regs, const u8 *at, bool small)
+{
+	const unsigned long by = small ? (long)(s8)at[1] : (long)hook_step_s32(at + 1);
+	const unsigned long mask = X86_EFLAGS_CF | X86_EFLAGS_PF | X86_EFLAGS_AF |
+				   X86_EFLAGS_ZF | X86_EFLAGS_SF | X86_EFLAGS_OF;
+	unsigned long flags, sp = regs->sp;
+
+	asm volatile("subq %2, %0\n\tpushfq\n\tpopq %1"
+		     : "+r" (sp), "=r" (flags) : "r" (by) : "cc", "memory");
+	regs->sp = sp;
+	regs->flags = (regs->flags & ~mask) | (flags & mask);
+	return small ? 2 : 5;
+}
+
+/* Bytes behind the opcode; 0: the kernel is to do it. */
+static inline unsigned int hook_step_modrm(struct pt_regs *regs, u8 opcode, u8 rex, bool gs,
+					   const u8 *at)
+{
+	const struct hook_step_x86 in = {
+		.at = at,
+		.reg = hook_step_reg(regs, (at[0] >> 3 & 7) | (rex & 4) << 1),
+		.mode = at[0] >> 6,
+		.rm = at[0] & 7,
+		.wide = rex & 8,
+		.rm_high = rex & 1,
+	};
+
+	unsigned long *to = hook_step_reg(regs, in.rm | in.rm_high << 3);
+
+	if (in.reg == &regs->sp && opcode == 0x8b)
+		return 0;
+	if (opcode == 0x8b)
+		return gs ? hook_step_load_gs(regs, &in) : hook_step_load(regs, &in);
+	if (gs || !in.wide)
+		return 0;
+	switch (opcode) {
+	case 0x89:	/* mov reg, reg */
+		if (in.mode != 3)
+			return 0;
+		*to = *in.reg;
+		return 1;
+	case 0xc7:	/* mov $imm32, reg */
+		if (in.mode != 3 || at[0] >> 3 & 7)
+			return 0;
+		*to = (long)hook_step_s32(at + 1);
+		return 5;
+	case 0x83:
+	case 0x81:
+		return at[0] == 0xec && !in.rm_high ? hook_step_sub_sp(regs, at, opcode == 0x83) :
+						       0;
+	}
+	return 0;
+}
+
+/* It is at `at`, but for its first byte; where it ends, or NULL. */
+static inline const u8 *hook_step_do(struct pt_regs *regs, u8 opcode, const u8 *at)
+{
+	unsigned int n;
+	bool gs = opcode == 0x65;
+	u8 rex = 0;
+
+	at++;
+	if (gs)
+		opcode = *at++;
+	if ((opcode & 0xf0) == 0x40) {
+		rex = opcode;
+		opcode = *at++;
+	}
+	if ((opcode & 0xf8) == 0x50 && !gs) {
+		int3_emulate_push(regs, *hook_step_reg(regs, (opcode & 7) | (rex & 1) << 3));
+		return at;
+	}
+	n = hook_step_modrm(regs, opcode, rex, gs, at);
+	return n ? at + n : NULL;
+}
+
+/* If there are other probes at this place, the kernel tells them, too. */
+static inline bool hook_step(const struct kprobe *kprobe, struct pt_regs *regs)
+{
+	const u8 *end = list_empty(&kprobe->list) ?
+			hook_step_do(regs, kprobe->opcode, (const u8 *)kprobe->addr) : NULL;
+
+	if (end)
+		regs->ip = (unsigned long)end;
+	return end;
+}
+
+static inline bool hook_step_is_known(const void *function)
+{
+	return true;
 }
 
 #else
