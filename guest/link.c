@@ -31,8 +31,7 @@ int hypermem_link_init(struct hypermem_link *link, const char *name, u32 data_ma
 	 * wakes another worker for the rest.  Of no higher priority than processes: on a
 	 * lone processor they would get no time as long as somebody reads.
 	 */
-	link->wq = alloc_workqueue("hypermem", HYPERMEM_WQ_PERCPU,
-				   HYPERMEM_INFLIGHT_MAX);
+	link->wq = alloc_workqueue("hypermem", HYPERMEM_WQ_PERCPU, HYPERMEM_INFLIGHT_MAX);
 	return link->wq ? 0 : -ENOMEM;
 }
 

@@ -123,8 +123,8 @@ cached() {
 hash() { sha256sum | cut -c 1-12; }
 
 case ${1:-} in
---base) make_base "$2" ;;
---image) mkdir "$3/root"; make_image "$2" "$3" ;;
+--base) lab_forget_mounts; make_base "$2" ;;
+--image) lab_forget_mounts; mkdir "$3/root"; make_image "$2" "$3" ;;
 *)
     lab_packages debootstrap e2fsprogs gcc libc6-dev xz-utils zstd
     mkdir -p "$lab_cache"

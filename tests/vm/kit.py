@@ -197,7 +197,8 @@ def chroot(suite: str) -> Path:
 
 def inside(root: Path, *argv: str) -> str:
     """Run a program in a chroot, with a /proc that goes with it: objtool, for one, asks it."""
-    script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    script = (f'. {HERE}/lib.sh && lab_forget_mounts && mount -t proc proc "$0/proc" && '
+              'exec chroot "$0" "$@"')
     return run(*([] if os.getuid() == 0 else ["sudo"]), "unshare", "--mount", "sh", "-c", script,
                root, "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C",
                "DEBIAN_FRONTEND=noninteractive", *argv)

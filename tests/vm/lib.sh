@@ -11,6 +11,13 @@ lab_as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# In a mount namespace of one's own: let go of others' mounts, whose daemons would not end.
+lab_forget_mounts() {
+    while read -r _ lab_at lab_type _; do
+        case $lab_type in fuse.*) umount -cil "$lab_at" ;; esac
+    done </proc/self/mounts
+}
+
 lab_installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
