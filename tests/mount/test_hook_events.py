@@ -17,6 +17,8 @@ import pytest
 from hooks import Hook, made_up, shell_words
 from world import FakeGuest, Mount, World, errno_of, host, wait_for
 
+pytestmark = pytest.mark.needs("kprobes")
+
 
 @made_up
 def test_an_event_has_all_there_is_to_know(fake: FakeGuest, hook: Hook) -> None:

@@ -11,6 +11,8 @@ import pytest
 from hooks import Hook
 from world import FakeGuest, HostWorld, Mount, World, errno_of, host
 
+pytestmark = pytest.mark.needs("kprobes")
+
 FILES = {"enabled": 0o644, "events": 0o444, "filter": 0o644, "reply": 0o200, "stats": 0o444,
          "timeout": 0o644}
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import machines
-from machines import BuiltIn, Debian, Host, Machine
+from machines import Debian, Host, Machine, Made
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
@@ -219,8 +219,8 @@ def kernel(machine: Machine) -> Path:
     """The directory with its kernel, those of the kernel's modules that matter, and busybox."""
     if isinstance(machine.kernel, Host):
         return Path(shell("lab_kernel"))
-    if isinstance(machine.kernel, BuiltIn):
-        return Path(shell('"$0/$1"', machine.kernel.program))
+    if isinstance(machine.kernel, Made):
+        return Path(shell('"$0/$1" "$2"', machine.kernel.program, machine.kernel.which))
     path = cache() / "machines" / machine.name
     with made(path) as tmp:
         if tmp:
@@ -282,8 +282,10 @@ def headers(machine: Machine) -> Path:
     """The directory to build its modules in (KDIR), in this system or in the suite's chroot."""
     if isinstance(machine.kernel, Host):
         return Path(shell("lab_headers"))
-    if isinstance(machine.kernel, BuiltIn):
+    if "modules" not in machine.features:
         raise KitError(f"the kernel of {machine.name} can load no modules")
+    if isinstance(machine.kernel, Made):
+        return kernel(machine) / "build"
     release = (kernel(machine) / "release").read_text().strip()
     root = cache() / "headers" if _here(machine.kernel.suite) else Path("/")
     return root / "usr/src" / f"linux-headers-{release}"

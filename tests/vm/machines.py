@@ -29,17 +29,19 @@ class Debian:
 
 
 @dataclass(frozen=True)
-class BuiltIn:
-    """A kernel without modules, with guest/ built in: a program of this folder prints the directory
-    where it has put vmlinux, busybox, and modules/ with nothing to load."""
+class Made:
+    """A kernel that a program of this folder makes: told which, it prints the directory where it
+    has put vmlinux, busybox, modules/ and build/, where modules for it are built.  Or guest/ is
+    built into it, since it can load none, and there are neither."""
     program: str
+    which: str  # modules or builtin
 
 
 @dataclass(frozen=True)
 class Machine:
     name: str
     arch: str  # as Debian calls it
-    kernel: Host | Debian | BuiltIn
+    kernel: Host | Debian | Made
     qemu: str  # the program
     type: str  # of its machines
     options: tuple[str, ...] = ()
@@ -63,8 +65,9 @@ class Machine:
     features: frozenset[str] = frozenset()  # what not all machines have: marks of tests
 
     def __post_init__(self) -> None:
-        kind = "builtin" if isinstance(self.kernel, BuiltIn) else "modules"
-        object.__setattr__(self, "features", self.features | {kind})
+        builtin = isinstance(self.kernel, Made) and self.kernel.which == "builtin"
+        has = {"builtin"} if builtin else {"modules", "kprobes"}
+        object.__setattr__(self, "features", self.features | has)
 
     def virtio(self, device: str) -> str:
         """The name of a virtio device on this machine's bus: virtio-serial -> virtio-serial-pci."""
@@ -90,7 +93,7 @@ def _cross(target: str, arch: str) -> tuple[str, tuple[str, ...]]:
     return f"{target}-", (f"gcc-{target.replace('_', '-')}", f"libc6-dev-{arch}-cross")
 
 
-def _machine(name: str, arch: str, kernel: Debian, qemu: str, type_: str, *options: str,
+def _machine(name: str, arch: str, kernel: Debian | Made, qemu: str, type_: str, *options: str,
              target: str, packages: tuple[str, ...] = (), **more) -> Machine:
     cross, compiler = _cross(target, arch)
     return Machine(name, arch, kernel, qemu, type_, options, cross=cross,
@@ -102,6 +105,13 @@ def _arm64(version: str, kernel: Debian, **more) -> Machine:
                     "-cpu", "cortex-a76", target="aarch64-linux-gnu", console="ttyAMA0",
                     packages=("qemu-system-arm",), serial="", slow=2.0,
                     features=frozenset({"reset"}), **more)
+
+
+def _mips(which: str, suffix: str = "") -> Machine:
+    return _machine(f"mips-6.1{suffix}", "mips", Made("mips.sh", which), "qemu-system-mips",
+                    "malta", "-cpu", "24Kf", target="mips-linux-gnu",
+                    packages=("qemu-system-mips",), byteorder="big", word_bits=32, cpus=1,
+                    mem=2048, slow=3.0, features=frozenset({"reset"}))
 
 
 TABLE = {machine.name: machine for machine in (
@@ -130,10 +140,8 @@ TABLE = {machine.name: machine for machine in (
              "qemu-system-ppc64", "pseries", "-cpu", "power9", target="powerpc64le-linux-gnu",
              console="hvc0", packages=("qemu-system-ppc",), page=65536, serial="", slow=4.0,
              features=frozenset({"reset"})),
-    Machine("mips-6.1", "mips", BuiltIn("mips.sh"), "qemu-system-mips", "malta", ("-cpu", "24Kf"),
-            cross="mips-linux-gnu-", byteorder="big", word_bits=32, cpus=1, mem=2048, slow=3.0,
-            packages=("qemu-system-mips", *_cross("mips-linux-gnu", "mips")[1]),
-            features=frozenset({"reset"})),
+    _mips("modules"),
+    _mips("builtin", "-builtin"),
     # No reset: the memory that the machine's loader unpacks the kernel with is full of what QEMU
     # has translated there before, and checks against at each store.  It takes many minutes.
     # And its console says everything twice to a socket that nobody reads.

@@ -30,7 +30,7 @@ SUITES = {"mount": ["tests/mount"], "vm": ["tests/vm"]}
 # What another architecture is likeliest to break: bytes, numbers, addresses, comings and goings.
 SOME = {"mount": [f"tests/mount/test_{name}.py" for name in
                   ("info", "links", "mem", "text", "typed", "window", "writes")],
-        "vm": [f"tests/vm/test_{name}.py" for name in ("link", "serial")]}
+        "vm": [f"tests/vm/test_{name}.py" for name in ("builtin", "link", "serial")]}
 SUITE_SECONDS = 1800
 
 

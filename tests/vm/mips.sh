@@ -1,20 +1,28 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Make the lab's kernel without modules, and its user space, which Debian has no more for
-# big-endian MIPS: from Debian's sources, with Debian's compiler.  Prints a directory with
-#   vmlinux    mips-malta.config on top of nothing, and guest/ built in, as docs/guests.md does it
+# Make one of the lab's kernels for big-endian MIPS, and its user space, which Debian has no more:
+# from Debian's sources, with Debian's compiler.  Prints a directory:
+#	mips.sh modules|builtin
+#   vmlinux    mips-malta.config and mips-malta-WHICH.config, on top of nothing
 #   busybox    static, with the configuration of Debian's own busybox-static
-#   modules/   none
-# Everything stays in the cache, and what is there is used: trees are kept, so that a change of
-# guest/ costs its objects and a link.  Remove the folder to have newer sources.
+#   modules/   those that the lab loads
+#   build/     where modules for it are built (KDIR), if it can load any
+# One that cannot has guest/ built in, as docs/guests.md does it.  Everything stays in the cache,
+# and what is there is used: trees are kept, so that a change of guest/ costs its objects and a
+# link.  Remove the folder to have newer sources.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 
+which=${1:-}
+case $which in
+modules | builtin) ;;
+*) lab_die "usage: $0 modules|builtin" ;;
+esac
 guest=$here/../../guest
-config=$here/mips-malta.config
 cross=mips-linux-gnu-
 dir=$lab_cache/mips
+build=$dir/build-$which
 
 # apt-get with a configuration of its own: sources of packages, of this Debian.
 own_apt() {
@@ -75,24 +83,49 @@ copy_guest() (
 )
 
 kernel_make() {
-    make -s -C "$dir/linux" O="$dir/build" ARCH=mips CROSS_COMPILE=$cross \
+    make -s -C "$dir/linux" O="$build" ARCH=mips CROSS_COMPILE=$cross \
         KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab "$@" >&2
 }
 
-build_linux() {
-    lab_say "building a kernel in $dir/build"
-    copy_guest
-    if ! cmp -s "$config" "$dir/config" ||
-        [ "$dir/linux/drivers/misc/hypermem/Kconfig" -nt "$dir/config" ]; then
-        kernel_make KCONFIG_ALLCONFIG="$config" allnoconfig
-        # A wish that was not granted says nothing.
-        grep -v '^#' "$config" | while read -r line; do
-            [ ! "$line" ] || grep -qx "$line" "$dir/build/.config" ||
-                lab_die "$config: $line is not what this kernel makes of it"
-        done
-        cp "$config" "$dir/config"
+configure() {
+    config=$build/wanted
+    mkdir -p "$build"
+    cat "$here/mips-malta.config" "$here/mips-malta-$which.config" >"$config.new"
+    if cmp -s "$config.new" "$config" &&
+        [ "$config" -nt "$dir/linux/drivers/misc/hypermem/Kconfig" ]; then
+        return
     fi
-    kernel_make -j2 vmlinux
+    kernel_make KCONFIG_ALLCONFIG="$config.new" allnoconfig
+    # A wish that was not granted says nothing.
+    grep -v '^#' "$config.new" | while read -r line; do
+        [ ! "$line" ] || grep -qx "$line" "$build/.config" ||
+            lab_die "mips-malta*.config: $line is not what this kernel makes of it"
+    done
+    mv "$config.new" "$config"
+}
+
+build_linux() {
+    lab_say "building a kernel in $build"
+    copy_guest
+    configure
+    case $which in
+    builtin) kernel_make -j2 vmlinux ;;
+    modules) kernel_make -j2 vmlinux modules ;;
+    esac
+}
+
+# As a package of Debian's has them.
+take_modules() {
+    rm -rf "$dir/root"
+    kernel_make INSTALL_MOD_PATH="$dir/root" modules_install
+    lab_pick "$dir/root" "$dir/new"
+    rm -rf "$dir/root"
+    # A directory for building modules: all but the objects.
+    mkdir "$dir/new/build"
+    (cd "$build" && find .config Makefile Module.symvers include scripts arch/mips/include -type f \
+        ! -name '*.o' ! -name '*.cmd' -print0 | tar -c --null -T -) | tar -x -C "$dir/new/build"
+    printf 'ARCH := mips\nCROSS_COMPILE ?= %s\n' $cross | cat - "$build/Makefile" \
+        >"$dir/new/build/Makefile"
 }
 
 build_busybox() {
@@ -104,28 +137,40 @@ build_busybox() {
     cp busybox "$dir/busybox.built"
 }
 
-lab_packages gcc-mips-linux-gnu libc6-dev-mips-cross gcc libc6-dev make bc bison flex bzip2 \
-    xz-utils dpkg-dev debian-archive-keyring >&2
-mkdir -p "$dir"
-exec 9>"$dir/lock"
-flock 9
-
-key=$(cd "$here" && cat mips.sh mips-malta.config ../../guest/K* ../../guest/*.[ch] \
-    ../../guest/uapi/*.h | sha256sum | cut -c 1-16)
-out=$dir/kernel-$key
-if [ ! -d "$out" ]; then
+make_all() {
     [ -d "$dir/linux" ] || fetch_linux
     build_linux
     [ -d "$dir/busybox" ] || fetch_busybox
     [ -e "$dir/busybox.built" ] || build_busybox
     rm -rf "$dir/new"
-    mkdir -p "$dir/new/modules"
-    : >"$dir/new/modules/bus"
+    mkdir -p "$dir/new"
+    case $which in
+    builtin) mkdir "$dir/new/modules" && : >"$dir/new/modules/bus" ;;
+    modules) take_modules ;;
+    esac
     cp "$dir/busybox.built" "$dir/new/busybox"
-    "${cross}strip" -g -o "$dir/new/vmlinux" "$dir/build/vmlinux"
+    "${cross}strip" -g -o "$dir/new/vmlinux" "$build/vmlinux"
     mv -T "$dir/new" "$out"
+}
+
+# What it is made of.
+sources() (
+    cd "$here"
+    cat mips.sh mips-malta.config "mips-malta-$which.config"
+    [ $which = modules ] || cat ../../guest/K* ../../guest/*.[ch] ../../guest/uapi/*.h
+)
+
+out=$dir/$which-$(sources | sha256sum | cut -c 1-16)
+if [ ! -d "$out" ]; then
+    lab_packages gcc-mips-linux-gnu libc6-dev-mips-cross gcc libc6-dev make bc bison flex bzip2 \
+        xz-utils kmod dpkg-dev debian-archive-keyring >&2
+    mkdir -p "$dir"
+    exec 9>"$dir/lock"
+    flock 9
+    # Somebody else may have been faster.
+    [ -d "$out" ] || make_all
+    # Those of the last versions stay, for who boots them just now.
+    ls -dt "$dir/$which"-* | tail -n +5 | xargs -r rm -rf
 fi
-# Those of the last versions stay, for who boots them just now.
 touch "$out"
-ls -dt "$dir"/kernel-* | tail -n +9 | xargs -r rm -rf
 printf '%s\n' "$out"

@@ -26,12 +26,13 @@ from lab import Guest
 from machines import patience
 from world import Mount, wait_for
 
-pytestmark = [pytest.mark.vm("needs calls that can be hooked"), pytest.mark.limit(120)]
+pytestmark = [pytest.mark.vm("needs calls that can be hooked"), pytest.mark.needs("kprobes"),
+              pytest.mark.limit(120)]
 
 TOP = Path(__file__).resolve().parent.parent.parent
 RAETH = TOP / "docs/examples/raeth"
 ORIGIN = TOP / "tests/origin"
-FRAMED = ("amd64", "arm64", "mipsel")  # that tests/vm/framed.c knows
+FRAMED = ("amd64", "arm64", "mips", "mipsel")  # that tests/vm/framed.c knows
 RUN = [sys.executable, "-m", "hypermem.run"]
 
 
@@ -46,16 +47,6 @@ def machine(kit: Kit, pytestconfig: pytest.Config,
     image = lab.initramfs(tmp_path_factory.mktemp("examples") / "initramfs", files, kit.kernel)
     with booted(Kit(kit.kernel, image), smp=2) as guest:
         yield guest
-
-
-@pytest.fixture
-def mount(mount: Mount) -> Mount:
-    try:
-        (mount.mnt / "hooks/probe").mkdir()
-    except OSError as error:
-        pytest.skip(f"this kernel has no hooks: {error.strerror}")
-    (mount.mnt / "hooks/probe").rmdir()
-    return mount
 
 
 class Program:

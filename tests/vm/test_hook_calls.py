@@ -15,7 +15,7 @@ from lab import Guest
 from link import Link
 from machines import patience
 
-pytestmark = pytest.mark.vm("is about the module")
+pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("kprobes")]
 
 
 def test_an_entered_call_is_told_as_it_was_made(guest: Guest, link: Link, hooks: Hooks,

@@ -20,7 +20,8 @@ from hooks import Hook, coming_and_going, made
 from lab import Guest
 from world import Mount, wait_for
 
-pytestmark = [pytest.mark.vm("system calls need a guest"), pytest.mark.limit(120)]
+pytestmark = [pytest.mark.vm("system calls need a guest"), pytest.mark.needs("kprobes"),
+              pytest.mark.limit(120)]
 
 
 class Caller:

@@ -16,7 +16,7 @@ from hook import (AND, BEGINS, BOTH, COMM, COMPAT, CONTAINS, ENDS, ENTER, EQ, GE
 from lab import Guest
 from world import wait_for
 
-pytestmark = pytest.mark.vm("is about the module")
+pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("kprobes")]
 
 IOCTL = (3, 0xdeadbeef, 100)
 NUMBERS = [

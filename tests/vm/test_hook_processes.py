@@ -17,7 +17,7 @@ from hook import (BOTH, COMM, COMPAT, ENABLED, ENTER, EQ, IS_COMPAT, IS_RETURN, 
 from lab import Guest
 from link import Link
 
-pytestmark = pytest.mark.vm("is about the module")
+pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("kprobes")]
 
 
 @pytest.mark.limit(240)

@@ -15,7 +15,7 @@ from hook import (AND, BOTH, COMM, CONTAINS, ENTER, EQ, HOOK, LT, NOT, NUMBER, O
                   RETVAL, SET, STRING, TEST, TOLD, VERDICT, WAIT, Hooks, Test, fails, number)
 from link import CHUNK, DATA, READONLY, Link, errno_name
 
-pytestmark = pytest.mark.vm("is about the module")
+pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("kprobes")]
 
 
 def head(flags: int = ENTER | ON, timeout: int = 5000, tests: int = 0, names: int = 8,

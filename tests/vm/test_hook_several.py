@@ -18,7 +18,7 @@ from link import Link
 from machines import patience
 from world import wait_for
 
-pytestmark = pytest.mark.vm("is about the module")
+pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("kprobes")]
 
 
 def test_hooks_of_a_call_take_turns_by_number(hooks: Hooks, call: Call) -> None:

@@ -16,7 +16,7 @@ from lab import Guest
 from link import CHUNK, Link
 from world import wait_for
 
-pytestmark = pytest.mark.vm("is about the module")
+pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("kprobes")]
 
 SLEEPS = ("nanosleep,nanosleep_time32,read,poll,ppoll,ppoll_time32,futex,futex_time32,wait4,waitid,"
           "epoll_wait,epoll_pwait,rt_sigtimedwait,rt_sigtimedwait_time32,"
