@@ -10,7 +10,9 @@
  * reference is given back): then the second breakpoint is nobody's, and the kernel dies.  And
  * after a branch with nothing to do in its delay slot, evaluate_branch_instruction() has set a
  * flag that stays.  So here the instruction is done by the handler; there are not many
- * kinds that a function begins with, and one that begins with another is not probed.
+ * kinds that a function begins with, and one that begins with another is not probed.  Where
+ * the function tracer is not configured, many begin with a jump: to a function with the
+ * same arguments, as read() to ksys_read().  The handler then does what is in its delay slot, too.
  */
 #ifndef HYPERMEM_HOOK_STEP_H
 #define HYPERMEM_HOOK_STEP_H
@@ -41,8 +43,16 @@ static inline bool hook_step_special(struct pt_regs *regs, struct r_format in)
 	case sll_op:	/* of 0: a number of 32 bits */
 		*rd = (s32)((u32)rt << in.re);
 		return true;
+	case sra_op:
+		*rd = (s32)rt >> in.re;
+		return true;
 	}
 	return false;
+}
+
+static inline bool hook_step_is_load(union mips_instruction in)
+{
+	return in.i_format.opcode == lw_op || in.i_format.opcode == ld_op;
 }
 
 /* Loads only by the kernel's own pointers. */
@@ -85,18 +95,76 @@ static inline bool hook_step_do(struct pt_regs *regs, union mips_instruction in)
 	case lui_op:
 		*rt = (s32)(in.u_format.uimmediate << 16);
 		return true;
+	case slti_op:
+		*rt = (long)rs < in.i_format.simmediate;
+		return true;
+	case sltiu_op:
+		*rt = rs < (unsigned long)(long)in.i_format.simmediate;
+		return true;
 	}
 	return false;
+}
+
+/* Whether a branch is taken; -1: it is none, or has no delay slot, or none at times. */
+static inline int hook_step_taken(const struct pt_regs *regs, struct i_format in)
+{
+	const unsigned long rs = regs->regs[in.rs], rt = regs->regs[in.rt];
+
+	switch (in.opcode) {
+	case beq_op:
+		return rs == rt;
+	case bne_op:
+		return rs != rt;
+	case blez_op:
+		return in.rt ? -1 : (long)rs <= 0;
+	case bgtz_op:
+		return in.rt ? -1 : (long)rs > 0;
+	case bcond_op:
+		if (in.rt == bltz_op)
+			return (long)rs < 0;
+		if (in.rt == bgez_op)
+			return (long)rs >= 0;
+	}
+	return -1;
+}
+
+/* *ret: where the kernel goes on behind the delay slot of a jump or a branch; false: it is none. */
+static inline bool hook_step_goes(const struct pt_regs *regs, union mips_instruction in,
+				  unsigned long *ret)
+{
+	const unsigned long slot = regs->cp0_epc + sizeof(in);
+	int taken = hook_step_taken(regs, in.i_format);
+
+	if (taken >= 0)
+		*ret = slot + (taken ? in.i_format.simmediate * 4L : (long)sizeof(in));
+	else if (in.j_format.opcode == j_op)
+		*ret = (slot & ~0xfffffffUL) | in.j_format.target << 2;
+	else if (in.r_format.opcode == spec_op && in.r_format.func == jr_op)
+		*ret = regs->regs[in.r_format.rs];
+	else
+		return false;
+	return true;
+}
+
+/* `first` is in[0] without the breakpoint. */
+static inline bool hook_step_make(struct pt_regs *regs, union mips_instruction first,
+				  const union mips_instruction *in)
+{
+	unsigned long next;
+
+	if (hook_step_do(regs, first))
+		next = regs->cp0_epc + sizeof(first);
+	else if (!hook_step_goes(regs, first, &next) || !hook_step_do(regs, in[1]))
+		return false;
+	regs->regs[0] = 0;
+	regs->cp0_epc = next;
+	return true;
 }
 
 /* In the handler: true if the instruction has been made, and the kernel need not. */
 static inline bool hook_step(const struct kprobe *kprobe, struct pt_regs *regs)
 {
-	if (!hook_step_do(regs, kprobe->opcode))
-		return false;
-	regs->regs[0] = 0;
-	regs->cp0_epc += sizeof(kprobe->opcode);
-	return true;
+	return hook_step_make(regs, kprobe->opcode, kprobe->addr);
 }
 
 /* NULL: that is not known, either. */
@@ -104,15 +172,15 @@ static inline bool hook_step_is_known(const void *function)
 {
 	/* Loads are tried out on this. */
 	static const unsigned long word;
+	const union mips_instruction *in = function;
 	struct pt_regs regs = { };
-	union mips_instruction in;
+	struct i_format load;
 
 	if (!function)
 		return false;
-	in = *(const union mips_instruction *)function;
-	if (in.i_format.opcode == lw_op || in.i_format.opcode == ld_op)
-		regs.regs[in.i_format.rs] = (unsigned long)&word - in.i_format.simmediate;
-	return hook_step_do(&regs, in);
+	load = hook_step_is_load(in[0]) ? in[0].i_format : in[1].i_format;
+	regs.regs[load.rs] = (unsigned long)&word - load.simmediate;
+	return hook_step_make(&regs, in[0], in);
 }
 
 #elif defined(CONFIG_X86_64)
