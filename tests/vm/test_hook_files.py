@@ -256,6 +256,7 @@ def test_hooks_are_set_again_when_the_module_is(mount: Mount, hook: Hook, guest:
 
 @pytest.mark.daemon_talks
 @pytest.mark.limit(180)
+@pytest.mark.needs("reset")
 def test_hooks_are_set_again_after_a_reboot(kit: Kit, daemon: Path) -> None:
     with booted(kit) as guest, Mount(daemon, guest.hm_socket) as mount:
         hook = Hook(mount.mnt)
