@@ -332,6 +332,7 @@ def test_a_reused_pid_is_not_mistaken(world: World, guest: hypermem.Guest, victi
 @pytest.mark.vm("this host is not rebooted for a test")
 @pytest.mark.daemon_talks
 @pytest.mark.limit(180)
+@pytest.mark.needs("reset")
 def test_processes_of_before_a_reboot_are_stale(world: World, guest: hypermem.Guest) -> None:
     init, unused = guest.process(1), guest.process(1)
     addr = init.maps[0].start

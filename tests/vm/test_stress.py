@@ -226,6 +226,7 @@ def test_hosts_that_leave_under_load_one_after_another(guest: Guest, seconds: fl
 
 @pytest.mark.limit(180)
 @pytest.mark.parametrize("ram", ["auto", "off"])
+@pytest.mark.needs("reset")
 def test_a_guest_that_is_reset_under_load(kit: Kit, daemon: Path, ram: str) -> None:
     """Its processes' bytes are right as long as there are any; then all is new."""
     with booted(kit, smp=2, mem="1G") as guest, \
