@@ -320,6 +320,12 @@ def _arguments(machine: Machine, headers: Path) -> list[str]:
 
 def _make(machine: Machine, directory: Path, headers: Path) -> Path:
     need("make", "perl", *machine.packages)
+    # Objects name the kernel's headers by paths within it: those of another would be taken for new.
+    built_for = directory / "headers"
+    if not built_for.exists() or built_for.read_text() != str(headers):
+        shutil.rmtree(directory / "guest", ignore_errors=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        built_for.write_text(str(headers))
     _sources(directory / "guest")
     run(*_arguments(machine, headers), "-C", directory / "guest")
     return directory / "guest/hypermem.ko"
