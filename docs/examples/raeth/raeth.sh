@@ -39,10 +39,12 @@ answer() {
     verdict='retval=0'
 }
 
+# From here on calls wait for an answer.
+exec 3<"$dir/events" || exit 1
 echo "hooked: $dir" >&2
-while IFS= read -r event; do
+while IFS= read -r event <&3; do
     eval "$event"               # id, pid, arg0 and so on
     verdict=continue
     answer
     echo "$id $verdict" >"$dir/reply"
-done <"$dir/events"
+done
