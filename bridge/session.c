@@ -208,7 +208,9 @@ static int session_renew(struct hm_session *session, int64_t deadline, struct hm
 	int64_t until = g_get_monotonic_time() + session->patience;
 	int rc = hm_session_hello(session, MIN(until, deadline), ret);
 
-	session->patience = rc ? MIN(session->patience * 2, PATIENCE_MAX) : PATIENCE_MIN;
+	/* Who has answered, whatever it was, has not been waited for too shortly. */
+	session->patience = rc == -ETIMEDOUT ? MIN(session->patience * 2, PATIENCE_MAX) :
+						       PATIENCE_MIN;
 	return rc;
 }
 
