@@ -62,6 +62,14 @@ def test_it_builds_where_it_was_copied_to(source: Path) -> None:
     assert (source / "hypermem.ko").exists()
 
 
+@pytest.mark.parametrize("name", ["echo", "count"])
+def test_the_benchmarks_modules_build_in_a_copy(source: Path, name: str) -> None:
+    shutil.copytree(GUEST.parent / "tests/bench" / name, source, dirs_exist_ok=True)
+    subprocess.run(["make", "-s", "-C", source, f"KDIR={headers()}"], check=True, timeout=300,
+                   stderr=subprocess.DEVNULL)
+    assert (source / f"hypermem_{name}.ko").exists()
+
+
 def test_a_kernel_whose_headers_are_not_there(source: Path) -> None:
     said = refused(source, "KDIR=/nowhere")
     assert "KDIR=/nowhere: there is no such directory; install the headers" in said
