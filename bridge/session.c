@@ -32,7 +32,7 @@
 #define SESSION_GOOD (2 * G_TIME_SPAN_SECOND)
 
 /* So many times the deadline of others has a call that is slow. */
-#define SLOW 4
+#define SLOW 12
 
 /* Of connecting in the background; closing waits for it. */
 #define RECONNECT_MAX_MS 2000
