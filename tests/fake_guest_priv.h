@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What fake_guest.c (which answers) and fake_guest_misbehave.c (which spoils the
- * answers) know of each other.
+ * What the files of the fake guest (see fake_guest.c) know of each other.
  */
 #ifndef FAKE_GUEST_PRIV_H
 #define FAKE_GUEST_PRIV_H
@@ -10,6 +9,22 @@
 
 #include "guest/uapi/hypermem.h"
 #include "tests/fake_guest.h"
+
+struct misbehaviour;
+
+struct fake_guest {
+	struct fake_guest_config config;
+	GThreadPool *workers;
+	uint64_t boot_ns;	/* when the host booted, ns since 1970 */
+
+	GMutex lock;		/* protects what follows */
+	GCond idle;		/* conns has become 0 */
+	unsigned int conns;	/* alive */
+	uint64_t epoch;
+	char *control;		/* what the control file said last */
+	const struct misbehaviour *misbehaviour;	/* NULL: none */
+	int64_t arg;
+};
 
 /* One frame, either way, in CPU order. */
 struct frame {
@@ -68,14 +83,45 @@ const struct misbehaviour *misbehaviour_find(const char *text, int64_t *ret_arg)
 /* A guest that boots: new epoch, and it has forgotten its host. */
 void fake_guest_reboot(struct fake_guest *guest, struct conn *conn);
 
+/* fake_guest_link.c */
+/* Header and data as they go over the wire. */
+GByteArray *frame_encode(const struct frame *frame);
+bool frame_is_hello(const struct frame *frame);
+
+struct conn *conn_new(struct fake_guest *guest, int fd);
+struct conn *conn_ref(struct conn *conn);
+void conn_unref(struct conn *conn);
+bool conn_receive(struct conn *conn, struct frame *frame);
 /* A whole frame, unless the connection is closed. */
 void conn_send(struct conn *conn, struct frame *frame);
 /* Any bytes. */
 void conn_send_raw(struct conn *conn, const void *buf, size_t size);
+void conn_reply(struct request *request, struct frame *reply);
+void conn_send_reset(struct conn *conn);
+void conn_forget_session(struct conn *conn);
 /* As though QEMU had died. */
 void conn_hang_up(struct conn *conn);
-/* Header and data as they go over the wire. */
-GByteArray *frame_encode(const struct frame *frame);
+
+/* fake_guest_proc.c */
+int process_open(struct fake_guest *guest, uint32_t pid, uint16_t stamp, int *ret);
+/* This process, as the guest shows it. */
+void fake_guest_self(struct fake_guest *guest, uint32_t *ret_pid, uint16_t *ret_stamp);
+int op_list_procs(struct request *request, struct frame *reply);
+int op_read_proc(struct request *request, struct frame *reply);
+int op_list_fds(struct request *request, struct frame *reply);
+
+/* fake_guest_memory.c */
+int op_read(struct request *request, struct frame *reply);
+int op_write(struct request *request, struct frame *reply);
+int op_read_str(struct request *request, struct frame *reply);
+int op_list_maps(struct request *request, struct frame *reply);
+
+/* fake_guest_text.c */
+int op_read_procargs(struct request *request, struct frame *reply);
+int op_read_procenv(struct request *request, struct frame *reply);
+int op_read_fd_name(struct request *request, struct frame *reply);
+int op_read_link(struct request *request, struct frame *reply);
+int op_read_proc_file(struct request *request, struct frame *reply);
 
 /* fake_guest_window.c: what its window is like. */
 enum window_lie {
@@ -115,9 +161,6 @@ int op_hook_wait(struct request *request, struct frame *reply);
 void hooks_wait_came(struct request *request);
 int op_hook_reply(struct request *request, struct frame *reply);
 int op_hook_counts(struct request *request, struct frame *reply);
-
-/* This process, as the guest shows it. */
-void fake_guest_self(struct fake_guest *guest, uint32_t *ret_pid, uint16_t *ret_stamp);
 
 /* Answer WINDOW and TRANSLATE with RAM of its own. */
 void window_answer(struct request *request, struct frame *reply, int64_t lie);
