@@ -35,7 +35,7 @@ int hm_sem_wait(sem_t *sem, int64_t deadline, bool (*interrupted)(void))
 	return 0;
 }
 
-int hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void))
+void hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void))
 {
 	*calls = (struct hm_calls){ .interrupted = interrupted };
 	g_mutex_init(&calls->fill_lock);
@@ -44,7 +44,6 @@ int hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void))
 	g_queue_init(&calls->queue);
 	calls->tags = g_hash_table_new(NULL, NULL);
 	hm_complaints_init(&calls->complaints);
-	return 0;
 }
 
 void hm_calls_deinit(struct hm_calls *calls)

@@ -86,7 +86,7 @@ struct hm_calls {
 	struct hm_complaints complaints;
 };
 
-int hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void));
+void hm_calls_init(struct hm_calls *calls, bool (*interrupted)(void));
 void hm_calls_deinit(struct hm_calls *calls);
 
 /* A session begins. */

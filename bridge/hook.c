@@ -67,7 +67,6 @@ static bool hook_is_removed(struct hm_hook *hook)
 	return removed;
 }
 
-/* No signal ends it: what must be done is done. */
 void hm_hook_lock_always(struct hm_hook *hook)
 {
 	while (sem_wait(&hook->setting) < 0)
@@ -76,8 +75,7 @@ void hm_hook_lock_always(struct hm_hook *hook)
 
 int hm_hook_lock(struct hm_hook *hook)
 {
-	struct hm_client *client = hook->hooks->client;
-	int rc = hm_client_sem_wait(client, &hook->setting, INT64_MAX);
+	int rc = hm_client_sem_wait(hook->hooks->client, &hook->setting);
 
 	if (rc == 0 && hook_is_removed(hook)) {
 		sem_post(&hook->setting);
@@ -129,8 +127,7 @@ static int hook_set_number(struct hm_hook *hook, gint *number, gint value)
 	rc = hm_hook_tell(hook, 0);
 	if (rc < 0) {
 		g_atomic_int_set(number, old);
-		if (hook->filter)
-			hook_untell(hook, rc);
+		hook_untell(hook, rc);
 	}
 	hm_hook_unlock(hook);
 	return rc;
@@ -272,7 +269,7 @@ int hm_hook_wait(struct hm_hook *hook)
 	g_mutex_unlock(&hook->hooks->lock);
 	if (!ready && rc == 0) {
 		rc = hm_client_is_interrupted(client) ? -EINTR :
-			hm_client_sem_wait(client, &wake, INT64_MAX);
+			hm_client_sem_wait(client, &wake);
 		g_mutex_lock(&hook->hooks->lock);
 		hook->reader = NULL;
 		g_mutex_unlock(&hook->hooks->lock);

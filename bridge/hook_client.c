@@ -39,9 +39,9 @@ bool hm_client_is_interrupted(struct hm_client *client)
 	return interrupted && interrupted();
 }
 
-int hm_client_sem_wait(struct hm_client *client, sem_t *sem, int64_t deadline)
+int hm_client_sem_wait(struct hm_client *client, sem_t *sem)
 {
-	return hm_sem_wait(sem, deadline, client->session.calls.interrupted);
+	return hm_sem_wait(sem, INT64_MAX, client->session.calls.interrupted);
 }
 
 /*
@@ -97,17 +97,17 @@ int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t numb
 	return rc ? rc : call_done(client, &call);
 }
 
-static void remove_prepare(struct hm_call *call, uint32_t session, uint32_t number)
+static void remove_prepare(struct hm_call *call, uint32_t number)
 {
-	call_prepare(call, HYPER_OP_HOOK_REMOVE, session, number);
+	call_prepare(call, HYPER_OP_HOOK_REMOVE, 0, number);
 	call->slow = true;
 }
 
-int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t number)
+int hm_client_hook_remove(struct hm_client *client, uint32_t number)
 {
 	struct hm_call call;
 
-	remove_prepare(&call, session, number);
+	remove_prepare(&call, number);
 	return call_done(client, &call);
 }
 
@@ -120,7 +120,7 @@ int hm_client_hook_undo(struct hm_client *client, struct hm_call *call, uint32_t
 	if (filter)
 		rc = set_prepare(client, call, 0, number, filter, state, timeout_ms, data);
 	else
-		remove_prepare(call, 0, number);
+		remove_prepare(call, number);
 	if (rc)
 		return rc;
 	hm_call_init(call);

@@ -28,8 +28,8 @@ int hm_client_wait_session(struct hm_client *client, uint32_t last, uint32_t *re
 int hm_client_hook_check(struct hm_client *client);
 /* Of config.interrupted(). */
 bool hm_client_is_interrupted(struct hm_client *client);
-/* Wait for a semaphore: 0, -ETIMEDOUT, -EINTR. */
-int hm_client_sem_wait(struct hm_client *client, sem_t *sem, int64_t deadline);
+/* Wait for a semaphore, for ever if need be: 0, -EINTR. */
+int hm_client_sem_wait(struct hm_client *client, sem_t *sem);
 
 /*
  * state: HYPER_HOOK_ENABLED, _ATTENDED.  -ENOENT: the guest has none of the calls;
@@ -38,7 +38,8 @@ int hm_client_sem_wait(struct hm_client *client, sem_t *sem, int64_t deadline);
  */
 int hm_client_hook_set(struct hm_client *client, uint32_t session, uint32_t number,
 		       const struct hm_filter *filter, uint32_t state, uint32_t timeout_ms);
-int hm_client_hook_remove(struct hm_client *client, uint32_t session, uint32_t number);
+/* In whatever session there is. */
+int hm_client_hook_remove(struct hm_client *client, uint32_t number);
 /*
  * The same behind one that has not been answered: it may be done still, and then this is.
  * filter: NULL: the hook is removed.  After success hm_client_hook_undone() is due, before

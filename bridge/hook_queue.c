@@ -190,7 +190,6 @@ static uint64_t count_waiting(struct hm_hook *hook)
 	return n;
 }
 
-/* The session is over, and its counts are out of reach: what the host knows of them. */
 void hm_hook_counts_keep(struct hm_hook *hook)
 {
 	struct hm_hook_counts counts = hook->seen;

@@ -267,6 +267,6 @@ void hm_hook_remove(struct hm_hook *hook)
 	hm_hook_settle(hook);
 	/* If the guest does not hear of it: its events are let go when they come. */
 	if (hook->told)
-		hm_client_hook_remove(hooks->client, 0, hook->number);
+		hm_client_hook_remove(hooks->client, hook->number);
 	hm_hook_unlock(hook);
 }
