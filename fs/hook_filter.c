@@ -101,8 +101,9 @@ static int parse_filter(struct hmfs_parser *p)
 		return 0;
 	rc = hmfs_parser_tests(p);
 	if (rc == 0 && !hmfs_parser_at_end(p))
-		rc = hmfs_parser_fail(p, p->at, hmfs_parser_starts_with(p, ")") ? "this ) closes nothing" :
-							     "this belongs to no test");
+		rc = hmfs_parser_fail(p, p->at, hmfs_parser_starts_with(p, ")") ?
+							"this ) closes nothing" :
+							"this belongs to no test");
 	return rc;
 }
 
@@ -110,7 +111,7 @@ int hmfs_filter_parse(const char *text, size_t size, struct hm_filter *ret,
 		      struct hmfs_filter_error *ret_error)
 {
 	struct hmfs_parser p = { .text = text, .at = text, .end = text + size, .filter = ret,
-			    .error = ret_error };
+				 .error = ret_error };
 
 	memset(ret, 0, sizeof(*ret));
 	return parse_filter(&p);
@@ -128,6 +129,12 @@ static size_t column_of(const char *text, size_t offset)
 	return column;
 }
 
+/* Of the control characters one alone has its place in a line. */
+static bool is_shown(char c)
+{
+	return c == '\t' || !g_ascii_iscntrl(c);
+}
+
 char *hmfs_filter_complaint(const char *text, size_t size, const struct hmfs_filter_error *error)
 {
 	g_autoptr(GString) lines = g_string_sized_new(2 * size + sizeof(error->reason) + 32);
@@ -138,9 +145,9 @@ char *hmfs_filter_complaint(const char *text, size_t size, const struct hmfs_fil
 	offset = MIN(error->offset, size);
 	while (size > offset && hmfs_parser_is_space(text[size - 1]))
 		size--;
-	/* One line, whatever it was, so that the caret is below the right place. */
+	/* One line, and one text, whatever it was, so that the caret is below the right place. */
 	for (size_t i = 0; i < size; i++)
-		g_string_append_c(lines, text[i] == '\n' || text[i] == '\r' ? ' ' : text[i]);
+		g_string_append_c(lines, is_shown(text[i]) ? text[i] : ' ');
 	g_string_append_c(lines, '\n');
 	for (size_t i = 0; i < offset; i++)
 		if ((text[i] & 0xc0) != 0x80)

@@ -447,14 +447,18 @@ static void what_is_too_much_is_told(void **state)
 		}
 }
 
-static void a_nul_is_no_part_of_a_filter(void **state)
+static void a_nul_is_no_part_of_a_filter_and_ends_no_complaint(void **state)
 {
-	static const char text[] = "ioctl\0arg1==1";
+	static const char text[] = "ioctl\0arg1==1\033[2J";
 	struct hmfs_filter_error error;
+	g_autofree char *complaint = NULL;
 	struct hm_filter filter;
 
 	assert_int_equal(hmfs_filter_parse(text, sizeof(text) - 1, &filter, &error), -EINVAL);
 	assert_int_equal(error.offset, 5);
+	complaint = hmfs_filter_complaint(text, sizeof(text) - 1, &error);
+	assert_string_equal(complaint, "ioctl arg1==1 [2J\n     ^\n"
+				       "error: column 6: this is not of a call's name\n");
 }
 
 int main(void)
@@ -465,7 +469,7 @@ int main(void)
 		cmocka_unit_test(before_a_call_has_returned_no_test_of_its_result_holds),
 		cmocka_unit_test(what_is_no_filter_is_told_where_and_why),
 		cmocka_unit_test(what_is_too_much_is_told),
-		cmocka_unit_test(a_nul_is_no_part_of_a_filter),
+		cmocka_unit_test(a_nul_is_no_part_of_a_filter_and_ends_no_complaint),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
