@@ -294,6 +294,8 @@ static int mount_and_serve(struct hmfs *fs, const struct hmfs_options *options,
 unmount:
 	fuse_unmount(fuse);
 destroy:
+	/* Until then a hook's thread may tell, by way of libfuse's session, whoever polls. */
+	hmfs_close(fs);
 	fuse_destroy(fuse);
 	return status;
 }

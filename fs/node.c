@@ -126,12 +126,17 @@ void hmfs_init(struct hmfs *fs, struct hm_client *client, const char *address)
 	g_queue_init(&fs->files);
 }
 
-void hmfs_deinit(struct hmfs *fs)
+void hmfs_close(struct hmfs *fs)
 {
 	/* Whoever waits for the guest has waited long enough. */
 	hm_client_stop(fs->client);
 	while (fs->files.head)
 		hmfs_file_close(fs->files.head->data);
+}
+
+void hmfs_deinit(struct hmfs *fs)
+{
+	hmfs_close(fs);
 	hmfs_hooks_free(fs->hooks);
 	g_mutex_clear(&fs->lock);
 	hmfs_procs_free(fs->procs);

@@ -94,7 +94,9 @@ struct hmfs_node {
 };
 
 void hmfs_init(struct hmfs *fs, struct hm_client *client, const char *address);
-/* Closes what is open still. */
+/* The client is stopped, and what is open still is closed: poll_wake is not called any more. */
+void hmfs_close(struct hmfs *fs);
+/* The same, and the rest. */
 void hmfs_deinit(struct hmfs *fs);
 
 /* What a path names, by its form alone.  -ENOENT, -ENOTDIR. */
