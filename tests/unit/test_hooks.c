@@ -66,9 +66,10 @@ static void tell_events(struct guest *guest)
 static void take_verdict(struct guest *guest, const struct hm_header *request,
 			 const uint8_t *data)
 {
-	gint n = g_atomic_int_add(&verdicts, 1);
+	gint n;
 
 	memcpy(&verdict, data, sizeof(verdict));
+	n = g_atomic_int_add(&verdicts, 1);
 	if (g_atomic_int_get(&busy))
 		unanswered[n % G_N_ELEMENTS(unanswered)] = *request;
 	else
@@ -177,6 +178,38 @@ static struct hm_hook *hook_new(struct world *world)
 	return hook;
 }
 
+/* A hook of a new client's. */
+static struct hm_hook *connect_and_hook(struct world *world, int timeout_ms)
+{
+	connect_client(world, timeout_ms);
+	return hook_new(world);
+}
+
+/* The same, and the guest has it. */
+static struct hm_hook *connect_and_set(struct world *world, int timeout_ms)
+{
+	struct hm_hook *hook = connect_and_hook(world, timeout_ms);
+
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	return hook;
+}
+
+/* A hook, whose events are this thread's. */
+static struct hm_hook *connect_and_attend(struct world *world)
+{
+	struct hm_hook *hook = connect_and_hook(world, LONG_MS);
+
+	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
+	return hook;
+}
+
+/* The guest does not answer. */
+static void set_in_vain(struct hm_hook *hook, const struct hm_filter *wanted)
+{
+	deaf = 1;
+	assert_int_equal(hm_hook_set_filter(hook, wanted), -ETIMEDOUT);
+}
+
 static void hook_end(struct hm_hook *hook)
 {
 	hm_hook_remove(hook);
@@ -186,11 +219,9 @@ static void hook_end(struct hm_hook *hook)
 static void a_wait_for_events_has_no_deadline(void **state)
 {
 	struct world *world = *state;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_hook(world, SHORT_MS);
 	gint before;
 
-	connect_client(world, SHORT_MS);
-	hook = hook_new(world);
 	g_usleep(SHORT_MS * 1000);
 	before = waits;
 	g_usleep(5 * SHORT_MS * 1000);
@@ -206,9 +237,7 @@ static void no_more_waits_are_on_their_way_for_readers_that_come_and_go(void **s
 	struct hm_hook *hook;
 
 	world->guest->max_inflight = 2;
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	hook = connect_and_set(world, LONG_MS);
 	for (int i = 0; i < 50; i++) {
 		assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
 		check_read(world);
@@ -225,11 +254,8 @@ static void an_event_is_told_once_and_its_reply_is_sent(void **state)
 	struct world *world = *state;
 	struct hm_hook_stats stats;
 	struct hm_event *event;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_attend(world);
 
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
 	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
 	assert_int_equal(hm_hook_next(hook, &event), -EAGAIN);
 	assert_int_equal(hm_hook_stats(hook, &stats), 0);
@@ -252,11 +278,8 @@ static void a_call_that_nobody_reads_of_goes_on_at_once(void **state)
 {
 	struct world *world = *state;
 	struct hm_hook_stats stats;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_set(world, LONG_MS);
 
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
 	assert_int_equal(hm_hook_stats(hook, &stats), 0);
 	wait_for(&verdicts, 1);
 	assert_int_equal(verdict.flags, 0);
@@ -275,9 +298,7 @@ static void many_calls_go_on_and_the_guest_is_not_asked_more_than_it_can_do(void
 	world->guest->max_data = HYPERMEM_DATA_MAX;
 	busy = 1;
 	burst = 200;
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	hook = connect_and_set(world, LONG_MS);
 	assert_int_equal(hm_hook_stats(hook, &stats), 0);
 	g_usleep(200000);
 	n = g_atomic_int_get(&verdicts);
@@ -296,19 +317,39 @@ static gpointer wait_thread(gpointer hook)
 	return GINT_TO_POINTER(hm_hook_wait(hook));
 }
 
-static void who_waits_is_told_when_the_hook_ends(void **state)
+static bool has_reader(struct hm_hook *hook)
+{
+	bool has;
+
+	g_mutex_lock(&hook->hooks->lock);
+	has = hook->reader;
+	g_mutex_unlock(&hook->hooks->lock);
+	return has;
+}
+
+/* A thread that waits for the hook's events already. */
+static GThread *reader_new(struct hm_hook *hook)
+{
+	GThread *thread = g_thread_new("reader", wait_thread, hook);
+	int64_t until = g_get_monotonic_time() + PATIENCE;
+
+	while (!has_reader(hook)) {
+		assert_true(g_get_monotonic_time() < until);
+		g_usleep(1000);
+	}
+	return thread;
+}
+
+static void one_thread_waits_and_is_told_when_the_hook_ends(void **state)
 {
 	struct world *world = *state;
 	struct hm_event *event;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_attend(world);
 	GThread *thread;
 
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
 	assert_int_equal(hm_hook_attend(hook, NULL, NULL), -EBUSY);
-	thread = g_thread_new("reader", wait_thread, hook);
-	g_usleep(20000);
+	thread = reader_new(hook);
+	assert_int_equal(hm_hook_wait(hook), -EBUSY);
 	hm_hook_remove(hook);
 	assert_int_equal(GPOINTER_TO_INT(g_thread_join(thread)), 0);
 	assert_int_equal(hm_hook_next(hook, &event), -ENODEV);
@@ -321,14 +362,10 @@ static void a_client_that_is_stopped_ends_every_wait(void **state)
 {
 	struct world *world = *state;
 	struct hm_event *event;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_attend(world);
 	GThread *thread;
 
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
-	thread = g_thread_new("reader", wait_thread, hook);
-	g_usleep(20000);
+	thread = reader_new(hook);
 	hm_client_stop(world->client);
 	assert_int_equal(GPOINTER_TO_INT(g_thread_join(thread)), 0);
 	assert_int_equal(hm_hook_next(hook, &event), -ENOTCONN);
@@ -339,11 +376,8 @@ static void a_client_that_is_stopped_ends_every_wait(void **state)
 static void another_session_gets_the_same_hooks(void **state)
 {
 	struct world *world = *state;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_set(world, LONG_MS);
 
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
 	for (int i = 1; i < 4; i++) {
 		guest_hang_up(world->guest);
 		wait_for(&sets, i + 1);
@@ -355,10 +389,8 @@ static void a_filter_that_is_too_large_for_the_guest_is_not_sent(void **state)
 {
 	g_autofree struct hm_filter *large = g_new0(struct hm_filter, 1);
 	struct world *world = *state;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_hook(world, LONG_MS);
 
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
 	*large = filter;
 	large->n_tests = HYPER_TESTS_MAX;
 	assert_int_equal(hm_hook_set_filter(hook, large), -E2BIG);
@@ -371,17 +403,13 @@ static void what_the_guest_has_not_answered_to_is_undone(void **state)
 	const struct hm_filter other = { .flags = HYPER_HOOK_RETURN, .names_size = 2,
 					 .names = "y" };
 	struct world *world = *state;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_hook(world, SHORT_MS);
 
-	connect_client(world, SHORT_MS);
-	hook = hook_new(world);
-	deaf = 1;
-	assert_int_equal(hm_hook_set_filter(hook, &filter), -ETIMEDOUT);
+	set_in_vain(hook, &filter);
 	wait_for(&removes, 1);
 	deaf = 0;
 	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
-	deaf = 1;
-	assert_int_equal(hm_hook_set_filter(hook, &other), -ETIMEDOUT);
+	set_in_vain(hook, &other);
 	wait_for(&sets, 4);
 	assert_int_equal(last_flags & (HYPER_HOOK_ENTER | HYPER_HOOK_RETURN), HYPER_HOOK_ENTER);
 	hm_hook_remove(hook);
@@ -393,11 +421,8 @@ static void what_the_guest_has_not_answered_to_is_undone(void **state)
 static void nothing_is_told_before_the_guest_has_undone_what_was_before(void **state)
 {
 	struct world *world = *state;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_set(world, SHORT_MS);
 
-	connect_client(world, SHORT_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
 	deaf = 1;
 	assert_int_equal(hm_hook_set_enabled(hook, false), -ETIMEDOUT);
 	wait_for(&sets, 3);
@@ -420,12 +445,9 @@ static void nothing_is_told_before_the_guest_has_undone_what_was_before(void **s
 static void a_hook_whose_filter_was_not_answered_to_is_removed_in_the_guest(void **state)
 {
 	struct world *world = *state;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_hook(world, SHORT_MS);
 
-	connect_client(world, SHORT_MS);
-	hook = hook_new(world);
-	deaf = 1;
-	assert_int_equal(hm_hook_set_filter(hook, &filter), -ETIMEDOUT);
+	set_in_vain(hook, &filter);
 	wait_for(&removes, 1);
 	hm_hook_remove(hook);
 	assert_int_equal(removes, 2);
@@ -441,12 +463,9 @@ static gpointer leave_thread(gpointer hook)
 static void who_comes_while_the_reader_before_leaves_is_not_told_that_it_is_busy(void **state)
 {
 	struct world *world = *state;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_set(world, LONG_MS);
 	GThread *thread;
 
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
 	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
 	slow_ms = 1000;
 	thread = g_thread_new("reader", leave_thread, hook);
@@ -480,11 +499,8 @@ static void registers_that_were_not_asked_for_take_no_memory(void **state)
 	const size_t size = sizeof(struct hm_event) + HYPER_REGS_MAX * sizeof(struct hm_reg);
 	struct hm_event *event = g_malloc0(size);
 	struct world *world = *state;
-	struct hm_hook *hook;
+	struct hm_hook *hook = connect_and_attend(world);
 
-	connect_client(world, LONG_MS);
-	hook = hook_new(world);
-	assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);
 	event->id = EVENT_ID;
 	event->n_regs = HYPER_REGS_MAX;
 	g_mutex_lock(&world->hooks->lock);
@@ -564,7 +580,7 @@ int main(void)
 		TEST(an_event_is_told_once_and_its_reply_is_sent),
 		TEST(a_call_that_nobody_reads_of_goes_on_at_once),
 		TEST(many_calls_go_on_and_the_guest_is_not_asked_more_than_it_can_do),
-		TEST(who_waits_is_told_when_the_hook_ends),
+		TEST(one_thread_waits_and_is_told_when_the_hook_ends),
 		TEST(a_client_that_is_stopped_ends_every_wait),
 		TEST(another_session_gets_the_same_hooks),
 		TEST(a_filter_that_is_too_large_for_the_guest_is_not_sent),
