@@ -200,6 +200,29 @@ def test_a_handler_that_raises_lets_the_call_go_on(guest: hypermem.Guest,
     assert on_call.stats["continued"] == 3
 
 
+def test_what_cannot_be_done_to_a_call_is_told_and_it_goes_on(
+        guest: hypermem.Guest, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not wait until it has waited for too long."""
+    @guest.hook("fake_2_10", timeout=60)
+    def on_call(call: hypermem.Event) -> None:
+        if call.args[0] == 1:
+            guest.stop()
+        else:
+            call.retval = -512  # which the kernel keeps for itself
+
+    guest.run(20)
+    assert "Invalid argument" in caplog.text and on_call.stats["continued"] == 2
+    with guest.events("fake_2_10", timeout=60) as events:
+        next(events).retval = -512
+        with pytest.raises(OSError, match="Invalid argument"):
+            next(events)
+        assert next(events).args[0] == 1
+    with pytest.raises(OSError, match="Invalid argument"):
+        with guest.events("fake_1_10", timeout=60) as events:
+            next(events).retval = -512
+    assert events.hook.closed
+
+
 def test_a_handler_that_would_not_run_is_refused(guest: hypermem.Guest, world: World) -> None:
     def generator(event: hypermem.Event) -> Iterator[None]:
         yield

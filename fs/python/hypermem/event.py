@@ -144,11 +144,15 @@ class Event:
         return " ".join(words) or "continue"
 
     def reply(self) -> bool:
-        """Let it go on now, as has been set.  False: it did not wait any more."""
-        waits, self._waits = self._waits, False
-        return waits and self.hook.reply(self.id, self.verdict())
+        """Let it go on now, as has been set.  False: it did not wait any more.  OSError with
+        EINVAL: that cannot be done to this call, and it waits on."""
+        return self._go_on(self.verdict())
 
     def abandon(self) -> bool:
         """Let it go on as if there were no hook."""
-        waits, self._waits = self._waits, False
-        return waits and self.hook.reply(self.id, "continue")
+        return self._go_on("continue")
+
+    def _go_on(self, verdict: str) -> bool:
+        did = self._waits and self.hook.reply(self.id, verdict)
+        self._waits = False
+        return did

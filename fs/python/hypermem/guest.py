@@ -95,7 +95,7 @@ class Guest:
         self._hooks.run(seconds)
 
     def stop(self) -> None:
-        """run() returns after this event."""
+        """run() returns when the events that it has taken are handled."""
         self._hooks.stop()
 
     def close(self) -> None:

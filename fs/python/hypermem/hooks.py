@@ -277,9 +277,7 @@ class Events:
         return self
 
     def __next__(self) -> Event:
-        if self._last:
-            self._last.reply()
-            self._last = None
+        self._reply_last()
         while not self._taken:
             if self.hook.closed:
                 raise StopIteration
@@ -295,9 +293,20 @@ class Events:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        if self._last and kind is None:
-            self._last.reply()
-        self.close()
+        try:
+            if kind is None:
+                self._reply_last()
+        finally:
+            self.close()
+
+    def _reply_last(self) -> None:
+        """What cannot be done to the call is raised, and the call goes on as if there were no hook."""
+        last, self._last = self._last, None
+        if last:
+            try:
+                last.reply()
+            finally:
+                last.abandon()
 
     def __del__(self) -> None:
         if hasattr(self, "hook"):
