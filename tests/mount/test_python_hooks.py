@@ -564,6 +564,34 @@ def test_memory_of_plugins_is_the_callers(world: World, tmp_path: Path) -> None:
     assert rc == 0 and "memory INFO all well\n" in said, said
 
 
+def test_plugins_are_told_of_the_end_whatever_it_is(world: World, tmp_path: Path) -> None:
+    with world.guest() as fake:
+        mount = Mount(world.daemon, fake.socket)
+        try:
+            rc, said = run(world, tmp_path, """
+                import os
+
+                class A(PyPlugin):
+                    def __init__(self, panda):
+                        panda.hsyscall("on_sys_fake_1_10_enter")(self.enter)
+
+                    def enter(self, cpu, proto, syscall, hook):
+                        os.kill(int(self.get_arg("daemon")), 9)
+
+                    def uninit(self):
+                        getColoredLogger("a").info("uninit")
+                        raise LookupError("of the first one")
+
+                class B(A):
+                    def uninit(self):
+                        getColoredLogger("b").info("uninit")
+            """, "--mount", mount.mnt, "--arg", f"daemon={mount.process.pid}")
+        finally:
+            mount.close()
+    assert rc == 1 and " a INFO uninit\n" in said and " b INFO uninit\n" in said, said
+    assert "of the first one" in said.splitlines()[-1], said
+
+
 INIT = "class A(PyPlugin):\n    def __init__(self, panda):\n        "
 
 

@@ -130,15 +130,20 @@ def start(kind: type[PyPlugin], panda: Panda, args: dict[str, str]) -> PyPlugin:
     return plugin
 
 
+def uninit(plugin: PyPlugin, path: str, mount: str) -> None:
+    with blamed(path, mount):
+        plugin.uninit()
+
+
 def finish(guest: Guest, plugins: Sequence[PyPlugin], path: str) -> None:
     for hook in guest.hooks:
         with contextlib.suppress(OSError):  # what had to be said of the mount has been
             counts = [f"{count} {what}" for what, count in hook.stats.items() if count]
             log.info("%s: %s", hook.name, ", ".join(counts) or "0 matched")
-    guest.close()
-    for plugin in plugins:
-        with blamed(path, guest.path):
-            plugin.uninit()
+    with contextlib.ExitStack() as stack:  # from the last one on; whatever fails, all of it
+        for plugin in reversed(plugins):
+            stack.callback(uninit, plugin, path, guest.path)
+        stack.callback(guest.close)
 
 
 def run(args: argparse.Namespace) -> None:
