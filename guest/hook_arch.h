@@ -140,7 +140,7 @@ static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int 
 	regs->gprs[2 + k] = value;
 }
 
-#elif defined(CONFIG_PPC)
+#elif defined(CONFIG_PPC64)
 
 #define HOOK_PREFIXES "sys_", "compat_sys_", "ppc_", "ppc64_"
 
@@ -184,12 +184,7 @@ static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int 
 }
 
 #else
-
-#define HOOK_PREFIXES "sys_", "compat_sys_"
-
-/* What all have. */
-static const struct hook_reg hook_regs[] __maybe_unused = { };
-
+#error "Kbuild has hooks only for these"
 #endif
 
 /* Besides those that end the task: calls that never return to who has called the function. */

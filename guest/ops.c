@@ -45,7 +45,7 @@ static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
 	OP(WINDOW), LIMIT, 0, hypermem_window },
 	OP(TRANSLATE), PROCESS, HYPERMEM_TRANSLATE_OUT, hypermem_translate },
 #endif
-#ifdef CONFIG_KPROBES
+#ifdef HYPERMEM_HOOKS
 	OP(HOOK_SET), WRITES, 0, hypermem_hook_set },
 	OP(HOOK_REMOVE), 0, 0, hypermem_hook_remove },
 	OP(HOOK_WAIT), LIMIT | ORDERED, 0, hypermem_hook_wait },

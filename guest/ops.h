@@ -201,8 +201,8 @@ static inline void hypermem_translate_exit(void) {}
 static inline void hypermem_translate_forget(void) {}
 #endif
 
-/* hook.c, hook_event.c; without kprobes there are no hooks. */
-#ifdef CONFIG_KPROBES
+/* hook.c, hook_event.c; Kbuild says whether there are hooks. */
+#ifdef HYPERMEM_HOOKS
 int hypermem_hook_set(struct hypermem_request *request);
 int hypermem_hook_remove(struct hypermem_request *request);
 int hypermem_hook_wait(struct hypermem_request *request);

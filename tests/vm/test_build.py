@@ -62,6 +62,13 @@ def test_it_builds_where_it_was_copied_to(source: Path) -> None:
     assert (source / "hypermem.ko").exists()
 
 
+def test_where_hooks_have_not_been_run_it_builds_without(source: Path) -> None:
+    subprocess.run(["make", "-s", "-C", source, f"KDIR={headers()}", "CONFIG_X86=",
+                    "KCFLAGS=-Werror"], check=True, timeout=300, stderr=subprocess.DEVNULL)
+    module = (source / "hypermem.ko").read_bytes()
+    assert b"hypermem_translate" in module and b"hypermem_hook_set" not in module
+
+
 @pytest.mark.parametrize("name", ["echo", "count"])
 def test_the_benchmarks_modules_build_in_a_copy(source: Path, name: str) -> None:
     shutil.copytree(GUEST.parent / "tests/bench" / name, source, dirs_exist_ok=True)

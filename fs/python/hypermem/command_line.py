@@ -18,7 +18,7 @@ _REMEDIES = {
     errno.ECONNABORTED: "hypermemfs has ended: mount the guest again",
     errno.ENOSPC: "there are as many hooks as there can be: rmdir those that nobody needs",
     errno.ENOTCONN: "the guest is not there, or hypermemfs has ended: see the mount's file info",
-    errno.EOPNOTSUPP: "the guest's kernel has no kprobes, which hooks need",
+    errno.EOPNOTSUPP: "the guest's kernel has no kprobes, or is of an architecture without hooks",
     errno.EPERM: "load hypermem.ko in the guest without readonly=1",
     errno.EROFS: "mount the guest without -o ro",
     errno.ETIMEDOUT: "the guest does not answer; does it still run?",

@@ -139,21 +139,6 @@ void hypermem_request_queue(struct hypermem_request *request)
 {
 }
 
-#ifdef CONFIG_KPROBES
-u32 hypermem_hooks_waiting(struct hypermem_link *link)
-{
-	return 0;
-}
-
-void hypermem_hooks_forget(struct hypermem_link *link)
-{
-}
-
-void hypermem_hooks_deinit(struct hypermem_link *link)
-{
-}
-#endif
-
 #ifdef CONFIG_MMU_NOTIFIER
 void hypermem_translate_forget(void)
 {
