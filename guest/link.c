@@ -96,16 +96,14 @@ void hypermem_link_reply(struct hypermem_link *link, u32 session, struct hyperme
 bool hypermem_link_try_reply(struct hypermem_link *link, u32 session,
 			     struct hypermem_frame *frame)
 {
-	bool sent = false;
+	bool sent = true;
 
 	if (!link->ops->try_send || !mutex_trylock(&link->send_lock.mutex))
 		return false;
-	if (link->open && link->session == session) {
+	if (link->open && link->session == session)
 		sent = link->ops->try_send(link, frame);
-	} else {
+	else
 		hypermem_frame_free(frame);
-		sent = true;
-	}
 	hypermem_lock_release(&link->send_lock);
 	return sent;
 }

@@ -41,6 +41,7 @@ struct hypermem_request {
 	bool readonly;			/* the session's */
 	u32 max_data;			/* the session's */
 	struct hypermem_header header;
+	const struct hypermem_op *op;	/* NULL: there is no such operation */
 	struct task_struct *task;	/* pinned, for operations on a process */
 
 	u8 *out;			/* the reply's data ... */

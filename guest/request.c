@@ -39,6 +39,7 @@ struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
 	request->readonly = link->readonly;
 	request->max_data = link->max_data;
 	request->header = *header;
+	request->op = hypermem_op_find(header->op);
 	request->out_addr = header->addr;
 	atomic_inc(&link->inflight);
 	return request;
@@ -58,10 +59,13 @@ void hypermem_request_free(struct hypermem_request *request)
 }
 
 /* Everything that a handler may rely on. */
-static int hypermem_request_check(struct hypermem_request *request, const struct hypermem_op *op)
+static int hypermem_request_check(struct hypermem_request *request)
 {
-	u32 out = op->out;
+	const struct hypermem_op *op = request->op;
+	u32 out;
 
+	if (!op)
+		return -EOPNOTSUPP;
 	if (!op->handle)
 		return -EINVAL;		/* a HELLO that is none: no magic, odd size */
 	if ((op->flags & HYPERMEM_OP_WRITES) && request->readonly)
@@ -69,7 +73,7 @@ static int hypermem_request_check(struct hypermem_request *request, const struct
 	if (op->flags & HYPERMEM_OP_LIMIT)
 		out = request->header.size;
 	else
-		out = min(out, request->max_data);
+		out = min(op->out, request->max_data);
 	if (out > request->max_data)
 		return -EINVAL;
 	if (op->flags & HYPERMEM_OP_PROCESS) {
@@ -86,8 +90,7 @@ static int hypermem_request_check(struct hypermem_request *request, const struct
 }
 
 /* The frame that says how it went. */
-static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *request,
-						     const struct hypermem_op *op, int rc)
+static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *request, int rc)
 {
 	const struct hypermem_header *header = &request->header;
 	struct hypermem_frame *frame = request->frame;
@@ -98,7 +101,7 @@ static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *re
 		return hypermem_frame_error(header, rc);
 	if (rc)
 		request->out_addr = hypermem_errno_encode(rc);
-	if (op->flags & HYPERMEM_OP_WRITES) {
+	if (request->op->flags & HYPERMEM_OP_WRITES) {
 		resp = rc ? HYPER_RESP_WRITE_PARTIAL : HYPER_RESP_WRITE_OK;
 		return hypermem_frame_status(header, resp, request->out_addr, size);
 	}
@@ -109,17 +112,9 @@ static struct hypermem_frame *hypermem_request_reply(struct hypermem_request *re
 	return frame;
 }
 
-static struct hypermem_frame *request_answer(struct hypermem_request *request, int rc)
-{
-	const struct hypermem_op *op = hypermem_op_find(request->header.op);
-
-	return op ? hypermem_request_reply(request, op, rc) :
-		    hypermem_frame_error(&request->header, rc);
-}
-
 void hypermem_request_complete(struct hypermem_request *request, int rc)
 {
-	struct hypermem_frame *frame = request_answer(request, rc);
+	struct hypermem_frame *frame = hypermem_request_reply(request, rc);
 
 	if (frame)
 		hypermem_link_reply(request->link, request->session, frame);
@@ -130,7 +125,7 @@ void hypermem_request_complete(struct hypermem_request *request, int rc)
 
 bool hypermem_request_try_complete(struct hypermem_request *request)
 {
-	struct hypermem_frame *own = request->frame, *frame = request_answer(request, 0);
+	struct hypermem_frame *own = request->frame, *frame = hypermem_request_reply(request, 0);
 
 	if (frame && hypermem_link_try_reply(request->link, request->session, frame)) {
 		hypermem_request_free(request);
@@ -145,14 +140,10 @@ bool hypermem_request_try_complete(struct hypermem_request *request)
 
 void hypermem_request_do(struct hypermem_request *request)
 {
-	const struct hypermem_op *op = hypermem_op_find(request->header.op);
-	int rc = -EOPNOTSUPP;
+	int rc = hypermem_request_check(request);
 
-	if (op) {
-		rc = hypermem_request_check(request, op);
-		if (!rc)
-			rc = op->handle(request);
-	}
+	if (!rc)
+		rc = request->op->handle(request);
 	if (rc != -EINPROGRESS)
 		hypermem_request_complete(request, rc);
 }
@@ -168,13 +159,6 @@ void hypermem_request_queue(struct hypermem_request *request)
 	queue_work(request->link->wq, &request->work);
 }
 
-static bool request_is_ordered(const struct hypermem_request *request)
-{
-	const struct hypermem_op *op = hypermem_op_find(request->header.op);
-
-	return op && (op->flags & HYPERMEM_OP_ORDERED);
-}
-
 void hypermem_request_submit(struct hypermem_request *request)
 {
 	struct hypermem_link *link = request->link;
@@ -185,7 +169,7 @@ void hypermem_request_submit(struct hypermem_request *request)
 	if (hypermem_header_is_hello(&request->header)) {
 		hypermem_hello(request);
 		hypermem_request_free(request);
-	} else if (request_is_ordered(request)) {
+	} else if (request->op && (request->op->flags & HYPERMEM_OP_ORDERED)) {
 		hypermem_request_do(request);
 	} else if (link->receiver_works) {
 		link->last = request;
