@@ -49,22 +49,6 @@ void hook_put(struct hook *hook)
 	kfree(hook);
 }
 
-static void set_free(struct rcu_head *rcu)
-{
-	struct hook_set *set = container_of(rcu, struct hook_set, rcu);
-	u32 i;
-
-	for (i = 0; i < set->n; i++)
-		hook_put(set->hooks[i]);
-	kfree(set);
-}
-
-void hook_set_put(struct hook_set *set)
-{
-	if (refcount_dec_and_test(&set->refs))
-		call_rcu(&set->rcu, set_free);
-}
-
 /* -- homes ------------------------------------------------------------------------------------- */
 
 struct hook_home *hook_home_of(struct hypermem_link *link)

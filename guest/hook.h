@@ -84,10 +84,9 @@ struct hook {
 	struct hook_test tests[];	/* names and text behind them */
 };
 
-/* The hooks of one probe, by number. */
+/* The hooks of one probe, by number; immutable. */
 struct hook_set {
 	struct rcu_head rcu;
-	refcount_t refs;
 	u32 n;
 	struct hook *hooks[];
 };
@@ -180,7 +179,6 @@ enum hook_match hook_filter(const struct hook *hook, const struct hook_frame *fr
 struct hook_home *hook_home_of(struct hypermem_link *link);
 void hook_get(struct hook *hook);
 void hook_put(struct hook *hook);
-void hook_set_put(struct hook_set *set);
 
 /* hook_symbol.c; under hook_mutex */
 /* Once, before the others. */
@@ -200,8 +198,9 @@ int hook_probes_change(struct hook *add, struct hook *remove);
 /* Take those away that have no hooks: true if some are left; it can take long. */
 bool hook_probes_sweep(void);
 void hook_probe_put(struct hook_probe *probe);
-/* A reference to the probe's hooks, or NULL. */
-struct hook_set *hook_probe_set(struct hook_probe *probe);
+/* A reference to the first of the probe's hooks, as they are now, behind `number`; or NULL. */
+struct hook *hook_probe_next(struct hook_probe *probe, u32 number);
+void hook_probe_restarts(struct hook_probe *probe);
 
 /* hook_frame.c */
 int hook_frames_init(void);

@@ -129,12 +129,14 @@ static void call_offer(struct hook *hook, struct hook_frame *frame, bool returns
 {
 	struct hook_counts *counts = hook->counts;
 
-	if (!(hook->flags & HYPER_HOOK_ENABLED) || READ_ONCE(hook->gone) ||
+	if (!(hook->flags & HYPER_HOOK_ENABLED) ||
 	    !(hook->flags & (returns ? HYPER_HOOK_RETURN : HYPER_HOOK_ENTER)) ||
 	    hook_filter(hook, frame, returns, true) != HOOK_YES)
 		return;
 	atomic64_inc(&counts->matched);
-	if (!(hook->flags & HYPER_HOOK_ATTENDED)) {
+	if (READ_ONCE(hook->gone)) {	/* meanwhile */
+		atomic64_inc(&counts->abandoned);
+	} else if (!(hook->flags & HYPER_HOOK_ATTENDED)) {
 		atomic64_inc(hook->flags & HYPER_HOOK_TRACE ? &counts->dropped :
 							      &counts->unattended);
 	} else if (hook->flags & HYPER_HOOK_TRACE) {
@@ -145,30 +147,21 @@ static void call_offer(struct hook *hook, struct hook_frame *frame, bool returns
 	}
 }
 
-/* By number; who skips the call has the last word before it. */
+/*
+ * By number; who skips the call has the last word before it.  They are looked for one by one:
+ * while one holds the call up, others come, go and are replaced.
+ */
 static void call_offer_all(struct hook_frame *frame, bool returns)
 {
-	struct hook_set *set = hook_probe_set(frame->probe);
-	u32 i;
+	u32 number = 0;
+	struct hook *hook;
 
-	if (!set)
-		return;
-	for (i = 0; i < set->n && !frame->killed && (returns || !frame->skipped); i++)
-		call_offer(set->hooks[i], frame, returns);
-	hook_set_put(set);
-}
-
-static void call_restarts(struct hook_frame *frame)
-{
-	struct hook_set *set = hook_probe_set(frame->probe);
-	u32 i;
-
-	if (!set)
-		return;
-	for (i = 0; i < set->n; i++)
-		if (set->hooks[i]->flags & HYPER_HOOK_RETURN)
-			atomic64_inc(&set->hooks[i]->counts->restarted);
-	hook_set_put(set);
+	while (!frame->killed && (returns || !frame->skipped) &&
+	       (hook = hook_probe_next(frame->probe, number))) {
+		call_offer(hook, frame, returns);
+		number = hook->number;
+		hook_put(hook);
+	}
 }
 
 static bool call_is_restarted(long result)
@@ -245,7 +238,7 @@ static HOOK_LINKAGE long hook_call(HOOK_WORDS)
 	if (call_has_failed_for_us(frame, result))
 		result = -ERESTARTNOINTR;
 	if (call_is_restarted(result)) {
-		call_restarts(frame);
+		hook_probe_restarts(frame->probe);
 	} else {
 		frame->retval = result;
 		call_offer_all(frame, true);

@@ -107,16 +107,36 @@ static void probe_handled(struct kprobe *kprobe, struct pt_regs *regs, unsigned 
 {
 }
 
-struct hook_set *hook_probe_set(struct hook_probe *probe)
+struct hook *hook_probe_next(struct hook_probe *probe, u32 number)
 {
-	struct hook_set *set;
+	const struct hook_set *set;
+	struct hook *hook = NULL;
+	u32 i = 0;
 
 	rcu_read_lock();
 	set = rcu_dereference(probe->set);
-	if (set && !refcount_inc_not_zero(&set->refs))
-		set = NULL;
+	while (set && i < set->n &&
+	       (set->hooks[i]->number <= number || READ_ONCE(set->hooks[i]->gone)))
+		i++;
+	if (set && i < set->n) {
+		hook = set->hooks[i];
+		hook_get(hook);
+	}
 	rcu_read_unlock();
-	return set;
+	return hook;
+}
+
+void hook_probe_restarts(struct hook_probe *probe)
+{
+	const struct hook_set *set;
+	u32 i;
+
+	rcu_read_lock();
+	set = rcu_dereference(probe->set);
+	for (i = 0; set && i < set->n; i++)
+		if (set->hooks[i]->flags & HYPER_HOOK_RETURN)
+			atomic64_inc(&set->hooks[i]->counts->restarted);
+	rcu_read_unlock();
 }
 
 void hook_probe_put(struct hook_probe *probe)
@@ -231,13 +251,14 @@ int hook_probes_find(struct hook *hook)
 	return hook->n_probes ? 0 : -ENOENT;
 }
 
-static struct hook_set *set_new(u32 n)
+static void set_free(struct rcu_head *rcu)
 {
-	struct hook_set *set = kzalloc(struct_size(set, hooks, n), GFP_KERNEL);
+	struct hook_set *set = container_of(rcu, struct hook_set, rcu);
+	u32 i;
 
-	if (set)
-		refcount_set(&set->refs, 1);
-	return set;
+	for (i = 0; i < set->n; i++)
+		hook_put(set->hooks[i]);
+	kfree(set);
 }
 
 static void set_add(struct hook_set *set, struct hook *hook)
@@ -251,7 +272,7 @@ static int set_change(const struct hook_set *old, struct hook *add, const struct
 		      struct hook_set **ret)
 {
 	u32 i, n = old ? old->n : 0;
-	struct hook_set *set = set_new(n + 1);
+	struct hook_set *set = kzalloc(struct_size(set, hooks, n + 1), GFP_KERNEL);
 
 	if (!set)
 		return -ENOMEM;
@@ -283,7 +304,7 @@ static int probe_change(struct hook_probe *probe, struct hook *add, const struct
 		return rc;
 	rcu_assign_pointer(probe->set, set);
 	if (old)
-		hook_set_put(old);
+		call_rcu(&old->rcu, set_free);
 	return 0;
 }
 
@@ -322,7 +343,7 @@ static bool probe_retires(struct hook_probe *probe)
 		if (!set->hooks[i]->gone)
 			return false;
 	rcu_assign_pointer(probe->set, NULL);
-	hook_set_put(set);
+	call_rcu(&set->rcu, set_free);
 	return true;
 }
 

@@ -49,6 +49,25 @@ def test_the_second_hook_sees_what_the_first_has_changed(hooks: Hooks, call: Cal
     assert caller.result() == 99
 
 
+def test_a_hook_that_changes_while_another_holds_the_call_up_is_not_passed_over(
+        hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", **MINE)
+    hooks.set(2, "getppid", ENTER | ENABLED, **MINE)
+    hooks.set(3, "getppid", **MINE)
+    caller = call("getppid", 1)
+    event = hooks.next()
+    assert event.hook == 1
+    hooks.set(2, "getppid", **MINE)  # somebody opens its events
+    hooks.set(3, "getppid,getpid", **MINE)
+    hooks.set(4, "getppid", **MINE)
+    hooks.reply(event)
+    for n in 2, 3, 4:
+        event = hooks.next()
+        assert event.hook == n
+        hooks.reply(event, arg0=n)
+    assert caller.result() == 1
+
+
 def test_results_go_from_hook_to_hook(hooks: Hooks, call: Call) -> None:
     hooks.set(1, "getppid", RETURN | ON, **MINE)
     hooks.set(2, "getppid", RETURN | ON, **MINE)
