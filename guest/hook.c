@@ -162,6 +162,15 @@ static int hook_install(struct hook_home *home, struct hook *hook)
 	return 0;
 }
 
+/*
+ * Its session has ended, or is about to: nobody would take away what it sets, and what it means
+ * may be another session's by now.  Under hook_mutex, which the end of a session takes, too.
+ */
+static bool request_is_late(const struct hypermem_request *request)
+{
+	return request->session != READ_ONCE(request->link->session);
+}
+
 int hypermem_hook_set(struct hypermem_request *request)
 {
 	struct hook_home *home = hook_home_of(request->link);
@@ -177,9 +186,7 @@ int hypermem_hook_set(struct hypermem_request *request)
 	rc = hook_filter_check(hook);
 	if (!rc) {
 		mutex_lock(&hook_mutex);
-		/* An ended session leaves no hooks, and nobody would take these away. */
-		rc = request->session == READ_ONCE(request->link->session) ?
-			hook_install(home, hook) : -ESTALE;
+		rc = request_is_late(request) ? -ESTALE : hook_install(home, hook);
 		mutex_unlock(&hook_mutex);
 		schedule_work(&hook_sweeper);
 	}
@@ -204,7 +211,7 @@ int hypermem_hook_remove(struct hypermem_request *request)
 	if (!home)
 		return -ENOMEM;
 	mutex_lock(&hook_mutex);
-	hook = home_find(home, request->header.addr);
+	hook = request_is_late(request) ? NULL : home_find(home, request->header.addr);
 	if (hook)
 		hook_remove(hook);
 	mutex_unlock(&hook_mutex);
