@@ -272,9 +272,9 @@ void hypermem_hooks_deinit(struct hypermem_link *link)
 	home_put(link->hooks);
 }
 
-int hypermem_hooks_init(void)
+void hypermem_hooks_init(void)
 {
-	return hook_frames_init();
+	hook_frames_refill();
 }
 
 void hypermem_hooks_exit(void)

@@ -203,7 +203,6 @@ struct hook *hook_probe_next(struct hook_probe *probe, u32 number);
 void hook_probe_restarts(struct hook_probe *probe);
 
 /* hook_frame.c */
-int hook_frames_init(void);
 /* Waits until no task is in a frame; those that sleep in their call are woken up. */
 void hook_frames_exit(void);
 /* In the probe's handler: the task is in a frame, so this is the call itself. */

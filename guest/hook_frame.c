@@ -311,12 +311,6 @@ void hook_frames_abandon(const struct hook *hook)
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
 }
 
-int hook_frames_init(void)
-{
-	hook_frames_refill();
-	return 0;
-}
-
 /* As the freezer does it: a call that can be interrupted returns to be made again. */
 static void frame_wake(struct hook_frame *frame)
 {

@@ -74,9 +74,7 @@ static int __init hypermem_init(void)
 	rc = hypermem_translate_init();
 	if (rc)
 		goto exit_procfs;
-	rc = hypermem_hooks_init();
-	if (rc)
-		goto exit_translate;
+	hypermem_hooks_init();
 	rc = hypermem_links_register();
 	if (rc)
 		goto exit_hooks;
@@ -84,7 +82,6 @@ static int __init hypermem_init(void)
 
 exit_hooks:
 	hypermem_hooks_exit();
-exit_translate:
 	hypermem_translate_exit();
 exit_procfs:
 	hypermem_procfs_exit();

@@ -209,7 +209,7 @@ int hypermem_hook_remove(struct hypermem_request *request);
 int hypermem_hook_wait(struct hypermem_request *request);
 int hypermem_hook_reply(struct hypermem_request *request);
 int hypermem_hook_counts(struct hypermem_request *request);
-int hypermem_hooks_init(void);
+void hypermem_hooks_init(void);
 /* Requests that wait for events, and may do so for ever. */
 u32 hypermem_hooks_waiting(struct hypermem_link *link);
 /* There are no hooks any more. */
@@ -218,7 +218,7 @@ void hypermem_hooks_exit(void);
 void hypermem_hooks_forget(struct hypermem_link *link);
 void hypermem_hooks_deinit(struct hypermem_link *link);
 #else
-static inline int hypermem_hooks_init(void) { return 0; }
+static inline void hypermem_hooks_init(void) {}
 static inline u32 hypermem_hooks_waiting(struct hypermem_link *link) { return 0; }
 static inline void hypermem_hooks_exit(void) {}
 static inline void hypermem_hooks_forget(struct hypermem_link *link) {}
