@@ -128,6 +128,7 @@ struct hook_frame {
 	u32 nr;
 	bool compat;
 	u8 args_changed;		/* bits */
+	bool returns;			/* it has been made, or skipped */
 	bool skipped;
 	bool killed;			/* a fatal signal came while it waited */
 	u64 args[6];
@@ -171,8 +172,7 @@ int hook_filter_check(const struct hook *hook);
  * May sleep only if `deep`; without it, tests that would have to are PERHAPS.  In the end
  * PERHAPS, if deep, is no match.
  */
-enum hook_match hook_filter(const struct hook *hook, const struct hook_frame *frame,
-			    bool returns, bool deep);
+enum hook_match hook_filter(const struct hook *hook, const struct hook_frame *frame, bool deep);
 
 /* hook.c */
 /* The link's; NULL: no memory. */

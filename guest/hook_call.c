@@ -27,13 +27,13 @@
 
 static atomic64_t hook_last_id;
 
-static void call_tell(struct hook *hook, const struct hook_frame *frame, bool returns, u64 id,
+static void call_tell(struct hook *hook, const struct hook_frame *frame, u64 id,
 		      struct hook_event *event)
 {
 	*event = (struct hook_event){
 		.id = id,
 		.hook = hook->number,
-		.flags = (returns ? HYPER_EVENT_RETURN : 0) |
+		.flags = (frame->returns ? HYPER_EVENT_RETURN : 0) |
 			 (frame->compat ? HYPER_EVENT_COMPAT : 0) |
 			 (frame->skipped ? HYPER_EVENT_SKIPPED : 0) |
 			 (hook->flags & HYPER_HOOK_TRACE ? 0 : HYPER_EVENT_WAITS),
@@ -50,11 +50,11 @@ static void call_tell(struct hook *hook, const struct hook_frame *frame, bool re
 	get_task_comm(event->comm, current);
 }
 
-static bool call_put(struct hook *hook, const struct hook_frame *frame, bool returns, u64 id)
+static bool call_put(struct hook *hook, const struct hook_frame *frame, u64 id)
 {
 	struct hook_event event;
 
-	call_tell(hook, frame, returns, id, &event);
+	call_tell(hook, frame, id, &event);
 	if (hook_event_put(hook->home, &event)) {
 		atomic64_inc(&hook->counts->sent);
 		return true;
@@ -64,12 +64,12 @@ static bool call_put(struct hook *hook, const struct hook_frame *frame, bool ret
 	return false;
 }
 
-static void call_obey(struct hook_frame *frame, bool returns)
+static void call_obey(struct hook_frame *frame)
 {
 	const struct hook_verdict *verdict = &frame->verdict;
 	unsigned int k;
 
-	if (returns) {
+	if (frame->returns) {
 		if (verdict->flags & HYPER_VERDICT_RETVAL)
 			frame->retval = verdict->retval;
 		return;
@@ -94,7 +94,7 @@ static void call_killed(struct hook_frame *frame)
 }
 
 /* Tell the host, and wait until it says how to go on. */
-static void call_ask(struct hook *hook, struct hook_frame *frame, bool returns)
+static void call_ask(struct hook *hook, struct hook_frame *frame)
 {
 	struct hook_counts *counts = hook->counts;
 	u64 id = atomic64_inc_return(&hook_last_id);
@@ -104,7 +104,7 @@ static void call_ask(struct hook *hook, struct hook_frame *frame, bool returns)
 		atomic64_inc(&counts->abandoned);
 		return;
 	}
-	if (!call_put(hook, frame, returns, id)) {
+	if (!call_put(hook, frame, id)) {
 		hook_frame_wait_end(frame);
 		return;
 	}
@@ -114,7 +114,7 @@ static void call_ask(struct hook *hook, struct hook_frame *frame, bool returns)
 	/* A reply that came at the last moment counts, since the host was told that it does. */
 	if (frame->replied) {
 		atomic64_inc(&counts->replied);
-		call_obey(frame, returns);
+		call_obey(frame);
 	} else if (left > 0) {
 		atomic64_inc(&counts->abandoned);
 	} else if (left == 0) {
@@ -125,13 +125,13 @@ static void call_ask(struct hook *hook, struct hook_frame *frame, bool returns)
 	}
 }
 
-static void call_offer(struct hook *hook, struct hook_frame *frame, bool returns)
+static void call_offer(struct hook *hook, struct hook_frame *frame)
 {
 	struct hook_counts *counts = hook->counts;
 
 	if (!(hook->flags & HYPER_HOOK_ENABLED) ||
-	    !(hook->flags & (returns ? HYPER_HOOK_RETURN : HYPER_HOOK_ENTER)) ||
-	    hook_filter(hook, frame, returns, true) != HOOK_YES)
+	    !(hook->flags & (frame->returns ? HYPER_HOOK_RETURN : HYPER_HOOK_ENTER)) ||
+	    hook_filter(hook, frame, true) != HOOK_YES)
 		return;
 	atomic64_inc(&counts->matched);
 	if (READ_ONCE(hook->gone)) {	/* meanwhile */
@@ -140,10 +140,10 @@ static void call_offer(struct hook *hook, struct hook_frame *frame, bool returns
 		atomic64_inc(hook->flags & HYPER_HOOK_TRACE ? &counts->dropped :
 							      &counts->unattended);
 	} else if (hook->flags & HYPER_HOOK_TRACE) {
-		if (call_put(hook, frame, returns, atomic64_inc_return(&hook_last_id)))
+		if (call_put(hook, frame, atomic64_inc_return(&hook_last_id)))
 			hook_event_send(hook->home, false);
 	} else {
-		call_ask(hook, frame, returns);
+		call_ask(hook, frame);
 	}
 }
 
@@ -151,14 +151,14 @@ static void call_offer(struct hook *hook, struct hook_frame *frame, bool returns
  * By number; who skips the call has the last word before it.  They are looked for one by one:
  * while one holds the call up, others come, go and are replaced.
  */
-static void call_offer_all(struct hook_frame *frame, bool returns)
+static void call_offer_all(struct hook_frame *frame)
 {
 	u32 number = 0;
 	struct hook *hook;
 
-	while (!frame->killed && (returns || !frame->skipped) &&
+	while (!frame->killed && (frame->returns || !frame->skipped) &&
 	       (hook = hook_probe_next(frame->probe, number))) {
-		call_offer(hook, frame, returns);
+		call_offer(hook, frame);
 		number = hook->number;
 		hook_put(hook);
 	}
@@ -233,15 +233,16 @@ static HOOK_LINKAGE long hook_call(HOOK_WORDS)
 
 	hook_frames_refill();
 	hook_call_look(frame);	/* again: now it can wait for memory */
-	call_offer_all(frame, false);
+	call_offer_all(frame);
 	result = frame->skipped ? (long)frame->retval : call_make(frame, words);
 	if (call_has_failed_for_us(frame, result))
 		result = -ERESTARTNOINTR;
 	if (call_is_restarted(result)) {
 		hook_probe_restarts(frame->probe);
 	} else {
+		frame->returns = true;
 		frame->retval = result;
-		call_offer_all(frame, true);
+		call_offer_all(frame);
 		result = frame->retval;
 	}
 	hook_frame_release(frame);

@@ -158,12 +158,12 @@ static bool test_is_early(const struct hook *hook, const struct hook_test *test,
 }
 
 static enum hook_match test_run(const struct hook *hook, const struct hook_test *test,
-				const struct hook_frame *frame, bool returns, bool deep)
+				const struct hook_frame *frame, bool deep)
 {
 	if (!deep && test_is_early(hook, test, frame))
 		return HOOK_PERHAPS;
 	if (test->test == HYPER_TEST_NUMBER) {
-		if (test->field == HYPER_FIELD_RETVAL && !returns)
+		if (test->field == HYPER_FIELD_RETVAL && !frame->returns)
 			return HOOK_PERHAPS;
 		return test_compare(test, number_of(test, frame));
 	}
@@ -185,8 +185,7 @@ static enum hook_match match_not(enum hook_match a)
 	return a == HOOK_PERHAPS ? a : a == HOOK_NO;
 }
 
-enum hook_match hook_filter(const struct hook *hook, const struct hook_frame *frame,
-			    bool returns, bool deep)
+enum hook_match hook_filter(const struct hook *hook, const struct hook_frame *frame, bool deep)
 {
 	u8 stack[HYPER_TESTS_MAX];
 	unsigned int depth = 0, i;
@@ -208,7 +207,7 @@ enum hook_match hook_filter(const struct hook *hook, const struct hook_frame *fr
 			stack[depth - 1] = match_not(stack[depth - 1]);
 			break;
 		default:
-			stack[depth++] = test_run(hook, test, frame, returns, deep);
+			stack[depth++] = test_run(hook, test, frame, deep);
 		}
 	}
 	return hook->n_tests ? stack[0] : HOOK_YES;

@@ -42,7 +42,7 @@ static bool probe_may_match(const struct hook_set *set, const struct hook_frame 
 		const struct hook *hook = set->hooks[i];
 
 		if ((hook->flags & HYPER_HOOK_ENABLED) && !READ_ONCE(hook->gone) &&
-		    hook_filter(hook, frame, false, false) != HOOK_NO)
+		    hook_filter(hook, frame, false) != HOOK_NO)
 			return true;
 	}
 	return false;
@@ -79,6 +79,7 @@ static bool probe_redirects(struct hook_probe *probe, struct pt_regs *regs)
 	if (set) {
 		pagefault_disable();
 		look.probe = probe;
+		look.returns = false;
 		hook_call_look(&look);
 		rc = probe_may_match(set, &look);
 		pagefault_enable();
