@@ -116,6 +116,8 @@ struct hook_symbol {
 	char name[HOOK_SYMBOL_SIZE];
 };
 
+#define HOOK_VERDICT_ARGS (HYPER_VERDICT_ARG(6) - HYPER_VERDICT_ARG(0))
+
 /* A call that is being looked at. */
 struct hook_frame {
 	struct hlist_node node;		/* by task */
@@ -127,6 +129,7 @@ struct hook_frame {
 
 	u32 nr;
 	bool compat;
+	bool narrow;			/* the caller's arguments and results have 32 bits */
 	u8 args_changed;		/* bits */
 	bool returns;			/* it has been made, or skipped */
 	bool skipped;
@@ -223,7 +226,7 @@ int hook_frame_wait_begin(struct hook_frame *frame, struct hook *hook, u64 id);
 /* What is left of the jiffies, 0, or -EINTR if a fatal signal came. */
 long hook_frame_wait(struct hook_frame *frame, long left);
 void hook_frame_wait_end(struct hook_frame *frame);
-/* -ESRCH: nobody waits for it; -EINVAL: such a call cannot go on so. */
+/* -ESRCH: nobody waits for it; or as hook_call_check(). */
 int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_verdict *verdict);
 /* Whoever waits for this hook goes on. */
 void hook_frames_abandon(const struct hook *hook);
@@ -233,6 +236,11 @@ void hook_frames_abandon(const struct hook *hook);
 void *hook_call_entry(void);
 /* The call as the caller has made it.  Some architectures fetch arguments from its stack. */
 void hook_call_look(struct hook_frame *frame);
+/*
+ * Can it go on so?  -EINVAL: not such a call; -ERANGE: a value has more bits than its caller
+ * has.  Of any task, with the frames' lock held.
+ */
+int hook_call_check(const struct hook_frame *frame, const struct hook_verdict *verdict);
 
 /* hook_event.c */
 void hook_events_init(struct hook_home *home);

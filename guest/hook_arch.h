@@ -200,7 +200,9 @@ static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int 
 /* Arguments have 32 bits, whatever is above them in the registers. */
 static inline bool hook_args_are_32(void)
 {
-#if !defined(CONFIG_64BIT) || !defined(CONFIG_COMPAT)
+#if !defined(CONFIG_64BIT)
+	return true;
+#elif !defined(CONFIG_COMPAT)
 	return false;
 #elif defined(CONFIG_X86)
 	return in_ia32_syscall();

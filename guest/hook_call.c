@@ -27,6 +27,11 @@
 
 static atomic64_t hook_last_id;
 
+static bool call_is_restarted(s64 result)
+{
+	return result <= -RESTART_FIRST && result >= -RESTART_LAST;
+}
+
 static void call_tell(struct hook *hook, const struct hook_frame *frame, u64 id,
 		      struct hook_event *event)
 {
@@ -64,6 +69,12 @@ static bool call_put(struct hook *hook, const struct hook_frame *frame, u64 id)
 	return false;
 }
 
+/* As the kernel's own results are: with the sign of what the caller gets. */
+static u64 call_result(const struct hook_frame *frame, const struct hook_verdict *verdict)
+{
+	return frame->narrow ? (u64)(s32)verdict->retval : verdict->retval;
+}
+
 static void call_obey(struct hook_frame *frame)
 {
 	const struct hook_verdict *verdict = &frame->verdict;
@@ -71,19 +82,52 @@ static void call_obey(struct hook_frame *frame)
 
 	if (frame->returns) {
 		if (verdict->flags & HYPER_VERDICT_RETVAL)
-			frame->retval = verdict->retval;
+			frame->retval = call_result(frame, verdict);
 		return;
 	}
 	for (k = 0; k < ARRAY_SIZE(frame->args); k++) {
 		if (!(verdict->flags & HYPER_VERDICT_ARG(k)))
 			continue;
-		frame->args[k] = (unsigned long)verdict->args[k];
+		frame->args[k] = frame->narrow ? (u32)verdict->args[k] : verdict->args[k];
 		frame->args_changed |= BIT(k);
 	}
 	if (verdict->flags & (HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL)) {
 		frame->skipped = true;
-		frame->retval = verdict->flags & HYPER_VERDICT_RETVAL ? verdict->retval : 0;
+		frame->retval = verdict->flags & HYPER_VERDICT_RETVAL ?
+				call_result(frame, verdict) : 0;
 	}
+}
+
+/* Behind a call that does not return, the kernel may have no code to come back to. */
+static u32 call_flags(const struct hook_frame *frame)
+{
+	if (frame->returns)
+		return HYPER_VERDICT_RETVAL;
+	return (frame->probe->leaves ? 0 : HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL) |
+	       (frame->probe->unchanged ? 0 : HOOK_VERDICT_ARGS);
+}
+
+/* A number of 32 bits, with or without a sign. */
+static bool call_has_bits(const struct hook_frame *frame, u64 value)
+{
+	return !frame->narrow || value == (u32)value || value == (u64)(s32)value;
+}
+
+int hook_call_check(const struct hook_frame *frame, const struct hook_verdict *verdict)
+{
+	unsigned int k;
+
+	if (verdict->flags & ~call_flags(frame))
+		return -EINVAL;
+	for (k = 0; k < ARRAY_SIZE(verdict->args); k++)
+		if ((verdict->flags & HYPER_VERDICT_ARG(k)) &&
+		    !call_has_bits(frame, verdict->args[k]))
+			return -ERANGE;
+	if (!(verdict->flags & HYPER_VERDICT_RETVAL))
+		return 0;
+	if (!call_has_bits(frame, verdict->retval))
+		return -ERANGE;
+	return call_is_restarted(call_result(frame, verdict)) ? -EINVAL : 0;
 }
 
 static void call_killed(struct hook_frame *frame)
@@ -164,11 +208,6 @@ static void call_offer_all(struct hook_frame *frame)
 	}
 }
 
-static bool call_is_restarted(long result)
-{
-	return result <= -RESTART_FIRST && result >= -RESTART_LAST;
-}
-
 void hook_call_look(struct hook_frame *frame)
 {
 	struct pt_regs *regs = current_pt_regs();
@@ -176,8 +215,9 @@ void hook_call_look(struct hook_frame *frame)
 	unsigned int k;
 
 	syscall_get_arguments(current, regs, args);
+	frame->narrow = hook_args_are_32();
 	for (k = 0; k < ARRAY_SIZE(args); k++)
-		frame->args[k] = hook_args_are_32() ? (u32)args[k] : args[k];
+		frame->args[k] = frame->narrow ? (u32)args[k] : args[k];
 	frame->nr = syscall_get_nr(current, regs);
 	frame->compat = in_compat_syscall() && IS_ENABLED(CONFIG_64BIT);
 }

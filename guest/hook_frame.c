@@ -264,15 +264,6 @@ static void frame_answer(struct hook_frame *frame)
 	wake_up_process(frame->task);
 }
 
-/* Behind a call that does not return, the kernel may have no code to come back to. */
-static bool frame_obeys(const struct hook_frame *frame, const struct hook_verdict *verdict)
-{
-	const u32 skip = HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL;
-
-	return !(frame->probe->leaves && verdict->flags & skip) &&
-	       !(frame->probe->unchanged && verdict->flags & ~skip);
-}
-
 int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_verdict *verdict)
 {
 	struct hook_frame *frame;
@@ -283,7 +274,7 @@ int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_ver
 	hlist_for_each_entry(frame, frames_waiting(id), waiting) {
 		if (frame->id != id || frame->hook->home != home)
 			continue;
-		rc = frame_obeys(frame, verdict) ? 0 : -EINVAL;
+		rc = hook_call_check(frame, verdict);
 		if (rc)
 			break;
 		frame->verdict = *verdict;

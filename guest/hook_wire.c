@@ -16,8 +16,7 @@
 
 #define HOOK_FLAGS (HYPER_HOOK_ENTER | HYPER_HOOK_RETURN | HYPER_HOOK_TRACE | HYPER_HOOK_REGS | \
 		    HYPER_HOOK_ENABLED | HYPER_HOOK_ATTENDED)
-#define VERDICT_FLAGS (HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL | \
-		       (HYPER_VERDICT_ARG(6) - HYPER_VERDICT_ARG(0)))
+#define VERDICT_FLAGS (HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL | HOOK_VERDICT_ARGS)
 
 /* Sizes and flags as they must be. */
 static int hook_head_decode(const struct hypermem_request *request, struct hook *head)
@@ -91,14 +90,6 @@ int hypermem_hook_decode(const struct hypermem_request *request, struct hook **r
 	return 0;
 }
 
-/* ERESTARTSYS to ERESTART_RESTARTBLOCK are between functions of the kernel. */
-static bool verdict_is_for_programs(const struct hook_verdict *verdict)
-{
-	s64 retval = verdict->retval;
-
-	return !(verdict->flags & HYPER_VERDICT_RETVAL) || retval > -512 || retval < -516;
-}
-
 int hypermem_verdict_decode(const struct hypermem_request *request, struct hook_verdict *ret)
 {
 	struct hypermem_verdict raw;
@@ -111,9 +102,7 @@ int hypermem_verdict_decode(const struct hypermem_request *request, struct hook_
 	ret->retval = le64_to_cpu(raw.retval);
 	for (i = 0; i < ARRAY_SIZE(ret->args); i++)
 		ret->args[i] = le64_to_cpu(raw.args[i]);
-	if (raw.reserved || ret->flags & ~VERDICT_FLAGS)
-		return -EINVAL;
-	return verdict_is_for_programs(ret) ? 0 : -EINVAL;
+	return raw.reserved || ret->flags & ~VERDICT_FLAGS ? -EINVAL : 0;
 }
 
 void hypermem_put_counts(struct hypermem_request *request, const struct hook_counts *counts)

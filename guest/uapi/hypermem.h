@@ -182,7 +182,8 @@ enum HYPER_OP {
 
 	/*
 	 * A call goes on.  addr: the event's id, data: struct hypermem_verdict.
-	 * WRITE_OK, size: what the data had.  WRITE_FAIL with ESRCH: it does not wait any more.
+	 * WRITE_OK, size: what the data had.  WRITE_FAIL with ESRCH: it does not wait any more;
+	 * with ERANGE: its caller has 32 bits, and a value does not fit in these.
 	 */
 	HYPER_OP_HOOK_REPLY = 19 | HYPER_DATA,
 
@@ -492,7 +493,7 @@ struct hypermem_verdict {
 
 struct hypermem_hook_counts {
 	__le64 matched;		/* by the filter, while enabled */
-	__le64 sent;		/* events that the host has got */
+	__le64 sent;		/* events for which there was room */
 	__le64 replied;		/* calls that went on by a REPLY */
 	__le64 timed_out;	/* calls that went on without, after the timeout */
 	__le64 killed;		/* calls that ended waiting, by a fatal signal */

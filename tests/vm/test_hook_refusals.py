@@ -10,6 +10,7 @@ import signal
 import pytest
 
 import hook
+import machines
 from caller import MINE, Call
 from hook import (AND, BOTH, COMM, CONTAINS, ENTER, EQ, HOOK, LT, NOT, NUMBER, ON, OR, REPLY,
                   RETVAL, SET, STRING, TEST, TOLD, VERDICT, WAIT, Hooks, Test, fails, number)
@@ -120,8 +121,40 @@ def test_a_verdict_that_is_none_is_refused(link: Link, hooks: Hooks, call: Call)
                  VERDICT.pack(2, 0, -516, *[0] * 6)):
         assert errno_name(link.call(REPLY, addr=event.id, data=data)) == "EINVAL", data
     hooks.reply(event)
-    hooks.reply(hooks.next())
+    event = hooks.next()
+    for flags in 1, 3, 0x100, 0x2000:
+        data = VERDICT.pack(flags, 0, 0, *[0] * 6)
+        assert errno_name(link.call(REPLY, addr=event.id, data=data)) == "EINVAL", flags
+    hooks.reply(event)
     assert caller.result() == 1
+
+
+@pytest.mark.parametrize("of", [
+    pytest.param("32", id="kernel"),
+    pytest.param("64", id="process", marks=pytest.mark.needs("m32"))])
+def test_a_value_with_more_bits_than_its_caller_has_is_refused(hooks: Hooks, call: Call,
+                                                               of: str) -> None:
+    if int(of) != machines.current.word_bits:
+        pytest.skip(f"about kernels of {of} bits")
+    hooks.set(1, "setpgid", BOTH, **MINE)
+    caller = call("int80", 57, 5, 5) if of == "64" else call("raw", "setpgid", 5, 5)
+    event = hooks.next()
+    wide = 1 << 32, (1 << 32) + 5, -(1 << 31) - 1, (1 << 63) - 1, -(1 << 63)
+    for value in wide:
+        for name in "retval", "arg0", "arg5":
+            with fails(errno.ERANGE):
+                hooks.reply(event, **{name: value})
+    for value in -512 & 0xffffffff, -516 & 0xffffffff:
+        with fails(errno.EINVAL):
+            hooks.reply(event, retval=value)
+    hooks.reply(event, arg0=0xffffffff, arg1=-1)
+    event = hooks.next()
+    assert event.args[:2] == (0xffffffff, 0xffffffff) and event.retval == -errno.EINVAL
+    for value in wide:
+        with fails(errno.ERANGE):
+            hooks.reply(event, retval=value)
+    hooks.reply(event, retval=-7 & 0xffffffff)
+    assert caller.result() == -7
 
 
 def too_many_waits(link: Link) -> str:
