@@ -146,6 +146,7 @@ static enum hook_match test_user_string(const struct hook *hook, const struct ho
 	if (n >= 0 && n < HYPER_STRING_MAX)
 		match = string_compare(hook, test, string, n);
 	kfree(string);
+	cond_resched();		/* a millisecond's work, of which there may be many */
 	return match;
 }
 

@@ -11,8 +11,8 @@ import pytest
 
 import machines
 from caller import FORKS, MINE, Call, mine
-from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, IS_RETURN, NE, NR, ON, PID, RETURN, SKIPPED,
-                  TOLD, TRACE, WAITS, Hooks, fails, number)
+from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, IS_RETURN, NE, NR, ON, OR, PID, RETURN,
+                  SKIPPED, TOLD, TRACE, WAITS, Hooks, Test, fails, number, program)
 from lab import Guest
 from link import Link
 from machines import patience
@@ -66,6 +66,20 @@ def test_a_hook_that_changes_while_another_holds_the_call_up_is_not_passed_over(
         assert event.hook == n
         hooks.reply(event, arg0=n)
     assert caller.result() == 1
+
+
+def test_there_may_be_more_tests_than_are_run_with_interrupts_off(hooks: Hooks, call: Call) -> None:
+    never = [number(PID, EQ, 1)] + [number(PID, EQ, 1), Test(OR)] * 63
+    for n in range(1, 12):
+        hooks.set(n, "getppid", **program(*never))
+    assert call("getppid", 3).end().count(b"result=1\n") == 3
+    hooks.set(12, "getppid", **MINE)
+    caller = call("getppid", 1)
+    event = hooks.next()
+    assert event.hook == 12
+    hooks.reply(event, retval=12)
+    assert caller.result() == 12
+    assert not any(hooks.counts(n)["matched"] for n in range(1, 12))
 
 
 def test_results_go_from_hook_to_hook(hooks: Hooks, call: Call) -> None:
