@@ -18,6 +18,7 @@
 #define HYPERMEM_HOOK_STEP_H
 
 #include <linux/kprobes.h>
+#include <linux/list.h>
 #include <linux/ptrace.h>
 #include <linux/types.h>
 
@@ -161,8 +162,12 @@ static inline bool hook_step_make(struct pt_regs *regs, union mips_instruction f
 	return true;
 }
 
-/* In the handler: true if the instruction has been made, and the kernel need not. */
-static inline bool hook_step(const struct kprobe *kprobe, struct pt_regs *regs)
+/*
+ * In the handler: true if the instruction has been made, and the kernel need not.  Other probes
+ * at this place have been told by then: they have come later, or it would not be known, and the
+ * last one is told first.  Only their post_handlers are not called.
+ */
+static inline bool hook_step(struct kprobe *kprobe, struct pt_regs *regs)
 {
 	return hook_step_make(regs, kprobe->opcode, kprobe->addr);
 }
@@ -334,12 +339,17 @@ static inline const u8 *hook_step_do(struct pt_regs *regs, u8 opcode, const u8 *
 	return n ? at + n : NULL;
 }
 
-/* If there are other probes at this place, the kernel tells them, too. */
-static inline bool hook_step(const struct kprobe *kprobe, struct pt_regs *regs)
+/*
+ * If there are other probes at this place, the kernel tells them, too.  And the function tracer's
+ * have no instruction.
+ */
+static inline bool hook_step(struct kprobe *kprobe, struct pt_regs *regs)
 {
-	const u8 *end = list_empty(&kprobe->list) ?
-			hook_step_do(regs, kprobe->opcode, (const u8 *)kprobe->addr) : NULL;
+	const u8 *end;
 
+	if (!list_empty(&kprobe->list) || kprobe_ftrace(kprobe))
+		return false;
+	end = hook_step_do(regs, kprobe->opcode, (const u8 *)kprobe->addr);
 	if (end)
 		regs->ip = (unsigned long)end;
 	return end;
@@ -352,7 +362,7 @@ static inline bool hook_step_is_known(const void *function)
 
 #else
 
-static inline bool hook_step(const struct kprobe *kprobe, struct pt_regs *regs)
+static inline bool hook_step(struct kprobe *kprobe, struct pt_regs *regs)
 {
 	return false;
 }

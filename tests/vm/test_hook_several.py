@@ -187,6 +187,42 @@ def test_probes_go_with_the_last_hook(guest: Guest, hooks: Hooks) -> None:
     wait_for(lambda: not probes(guest))
 
 
+def hits(guest: Guest) -> int:
+    """Of the probe that the guest has made for itself."""
+    return int(guest.run("cat /sys/kernel/tracing/kprobe_profile", check=True).out.split()[1])
+
+
+def test_another_probe_at_a_hooks_place_is_told_as_well(guest: Guest, hooks: Hooks,
+                                                        call: Call) -> None:
+    never = mine(number(NR, EQ, 123456))
+    hooks.set(1, "getppid", ENTER | TOLD, **never)
+    place = next(line.split()[2] for line in probes(guest) if "getppid" in line)
+    guest.run("mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null")
+    if guest.run(f"cd /sys/kernel/tracing && echo p:mine {place} >kprobe_events && "
+                 "echo 1 >events/kprobes/mine/enable").rc:
+        pytest.skip("this kernel has no probes that can be made from user space")
+    try:
+        assert call("getppid", 5).end().count(b"result=1\n") == 5
+        assert hits(guest) >= 5
+        hooks.remove(1)
+        wait_for(lambda: len(probes(guest)) == 1)
+        if machines.current.arch.startswith("mips"):  # it does not see what is below
+            with fails(errno.ENOENT):
+                hooks.set(1, "getppid", **MINE)
+            return
+        hooks.set(1, "getppid", ENTER | TOLD, **never)  # now the hook is the first to be told
+        before = hits(guest)
+        assert call("getppid", 5).end().count(b"result=1\n") == 5
+        assert hits(guest) >= before + 5
+        hooks.set(1, "getppid", **MINE)
+        caller = call("getppid", 1)
+        hooks.reply(hooks.next(), retval=6)
+        assert caller.result() == 6
+    finally:
+        guest.run("cd /sys/kernel/tracing && echo 0 >events/kprobes/mine/enable && "
+                  "echo >kprobe_events", check=True)
+
+
 @pytest.mark.needs("pc")
 def test_no_probe_is_where_the_function_tracer_has_its_own(guest: Guest, hooks: Hooks) -> None:
     """Also in functions whose landing pads the kernel has sealed, as those for 32 bits."""
