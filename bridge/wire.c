@@ -209,6 +209,18 @@ static bool page_size_is_valid(uint32_t size)
 	return size >= 1024 && size <= 1024 * 1024 && !(size & (size - 1));
 }
 
+/*
+ * A wait for events takes as long as it pleases, and so may an answer that is late: with less
+ * than a third one at a time hooks would keep everything else waiting.
+ */
+static uint64_t hello_ops(const struct hypermem_hello_reply *raw)
+{
+	const uint64_t hooks = 1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_SET) |
+			       1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_WAIT);
+
+	return le64toh(raw->ops) & ~(le32toh(raw->max_inflight) < 3 ? hooks : 0);
+}
+
 int hm_hello_reply_decode(const uint8_t *data, size_t size, struct hm_guest *ret)
 {
 	struct hypermem_hello_reply raw = { 0 };
@@ -221,8 +233,8 @@ int hm_hello_reply_decode(const uint8_t *data, size_t size, struct hm_guest *ret
 		.version = le32toh(raw.version),
 		.flags = le32toh(raw.flags),
 		.epoch = le64toh(raw.epoch),
-		.ops = le64toh(raw.ops),
-		.allowed = le64toh(raw.allowed) & le64toh(raw.ops),
+		.ops = hello_ops(&raw),
+		.allowed = le64toh(raw.allowed) & hello_ops(&raw),
 		.max_data = MIN(le32toh(raw.max_data), HYPERMEM_DATA_MAX),
 		.max_inflight = le32toh(raw.max_inflight),
 		.page_size = le32toh(raw.page_size),

@@ -236,7 +236,7 @@ static void no_more_waits_are_on_their_way_for_readers_that_come_and_go(void **s
 	struct world *world = *state;
 	struct hm_hook *hook;
 
-	world->guest->max_inflight = 2;
+	world->guest->max_inflight = 3;
 	hook = connect_and_set(world, LONG_MS);
 	for (int i = 0; i < 50; i++) {
 		assert_int_equal(hm_hook_attend(hook, NULL, NULL), 0);

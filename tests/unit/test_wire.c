@@ -215,6 +215,22 @@ static void hello_tells_of_the_guest(void **state)
 	assert_string_equal(guest.machine, "mips64");
 }
 
+static void a_guest_that_does_too_little_at_a_time_has_no_hooks(void **state)
+{
+	struct hypermem_hello_reply raw = good_hello();
+	struct hm_guest guest;
+
+	raw.ops = raw.allowed = GUINT64_TO_LE((1ULL << HYPER_OP_MAX) - 1);
+	for (uint32_t n = 1; n <= 4; n++) {
+		raw.max_inflight = GUINT32_TO_LE(n);
+		assert_int_equal(hm_hello_reply_decode((uint8_t *)&raw, sizeof(raw), &guest), 0);
+		assert_int_equal(guest.ops, guest.allowed);
+		assert_int_equal(!!(guest.ops & 1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_SET)), n > 2);
+		assert_int_equal(!!(guest.ops & 1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_WAIT)), n > 2);
+		assert_true(guest.ops & 1ULL << HYPER_OP_INDEX(HYPER_OP_READ));
+	}
+}
+
 static void a_hello_that_cannot_be_is_refused(void **state)
 {
 	static const struct change changes[] = {
@@ -576,6 +592,7 @@ int main(void)
 		cmocka_unit_test(a_header_that_is_no_response_or_too_large_is_refused),
 		cmocka_unit_test(a_reply_must_fit_its_request),
 		cmocka_unit_test(hello_tells_of_the_guest),
+		cmocka_unit_test(a_guest_that_does_too_little_at_a_time_has_no_hooks),
 		cmocka_unit_test(a_hello_that_cannot_be_is_refused),
 		cmocka_unit_test(a_hello_of_another_version_may_be_as_short_as_what_all_have),
 		cmocka_unit_test(a_later_hello_may_be_longer),
