@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Options and marks of the tests that need a guest, fake or real."""
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell has what it runs in the background ignore it, and so would what the tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "fake(why): makes no sense with a real guest")
     config.addinivalue_line("markers", "vm(why): makes no sense with the fake guest")
     config.addinivalue_line("markers", "needs(feature...): of the machine, of vm/machines.py")
