@@ -145,7 +145,7 @@ class Event:
 
     def reply(self) -> bool:
         """Let it go on now, as has been set.  False: it did not wait any more.  OSError with
-        EINVAL: that cannot be done to this call, and it waits on."""
+        EINVAL or ERANGE: that cannot be done to this call, and it waits on."""
         return self._go_on(self.verdict())
 
     def abandon(self) -> bool:
