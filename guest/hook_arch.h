@@ -38,14 +38,14 @@ static const struct hook_reg hook_regs[] __maybe_unused = {
 	REG("r11", r11), REG("r12", r12), REG("r13", r13), REG("r14", r14), REG("r15", r15),
 };
 
-static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int k, u64 value)
+static inline void hook_set_arg(struct pt_regs *regs, unsigned int k, u64 value)
 {
 	unsigned long *native[] = { &regs->di, &regs->si, &regs->dx, &regs->r10, &regs->r8,
 				    &regs->r9 };
 	unsigned long *ia32[] = { &regs->bx, &regs->cx, &regs->dx, &regs->si, &regs->di,
 				  &regs->bp };
 
-	*(compat && in_ia32_syscall() ? ia32 : native)[k] = value;
+	*(in_ia32_syscall() ? ia32 : native)[k] = value;
 }
 
 #elif defined(CONFIG_X86_32)
@@ -58,7 +58,7 @@ static const struct hook_reg hook_regs[] __maybe_unused = {
 	REG("edi", di), REG("ebp", bp),
 };
 
-static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int k, u64 value)
+static inline void hook_set_arg(struct pt_regs *regs, unsigned int k, u64 value)
 {
 	unsigned long *args[] = { &regs->bx, &regs->cx, &regs->dx, &regs->si, &regs->di,
 				  &regs->bp };
@@ -82,7 +82,7 @@ static const struct hook_reg hook_regs[] __maybe_unused = {
 	REG("x28", regs[28]), REG("x29", regs[29]),
 };
 
-static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int k, u64 value)
+static inline void hook_set_arg(struct pt_regs *regs, unsigned int k, u64 value)
 {
 	regs->regs[k] = value;
 }
@@ -133,7 +133,7 @@ static const struct hook_reg hook_regs[] __maybe_unused = {
 	REG("r12", gprs[12]), REG("r13", gprs[13]), REG("r14", gprs[14]),
 };
 
-static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int k, u64 value)
+static inline void hook_set_arg(struct pt_regs *regs, unsigned int k, u64 value)
 {
 	if (!k)
 		regs->orig_gpr2 = value;
@@ -156,7 +156,7 @@ static const struct hook_reg hook_regs[] __maybe_unused = {
 	REG("r30", gpr[30]), REG("r31", gpr[31]),
 };
 
-static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int k, u64 value)
+static inline void hook_set_arg(struct pt_regs *regs, unsigned int k, u64 value)
 {
 	if (!k)
 		regs->orig_gpr3 = value;
@@ -176,7 +176,7 @@ static const struct hook_reg hook_regs[] __maybe_unused = {
 	REG("s8", s8), REG("s9", s9), REG("s10", s10), REG("s11", s11),
 };
 
-static inline void hook_set_arg(struct pt_regs *regs, bool compat, unsigned int k, u64 value)
+static inline void hook_set_arg(struct pt_regs *regs, unsigned int k, u64 value)
 {
 	if (!k)
 		regs->orig_a0 = value;
@@ -328,7 +328,7 @@ typedef long (*hook_function)(const struct pt_regs *regs);
 
 /* changed: bits of the args that are others than the caller's. */
 static inline HOOK_NOCFI long hook_function_call(void *function, const unsigned long *words,
-						 const u64 *args, u8 changed, bool compat)
+						 const u64 *args, u8 changed)
 {
 	const struct pt_regs *regs = (const struct pt_regs *)words[0];
 	struct pt_regs copy;
@@ -339,7 +339,7 @@ static inline HOOK_NOCFI long hook_function_call(void *function, const unsigned 
 	copy = *regs;
 	for (k = 0; k < 6; k++)
 		if (changed & BIT(k))
-			hook_set_arg(&copy, compat, k, args[k]);
+			hook_set_arg(&copy, k, args[k]);
 	return ((hook_function)function)(&copy);
 }
 
@@ -354,7 +354,7 @@ static inline HOOK_NOCFI long hook_function_call(void *function, const unsigned 
 typedef asmlinkage long (*hook_function)(HOOK_WORDS);
 
 static inline HOOK_NOCFI long hook_function_call(void *function, const unsigned long *words,
-						 const u64 *args, u8 changed, bool compat)
+						 const u64 *args, u8 changed)
 {
 	unsigned long w[8];
 	unsigned int k;

@@ -226,13 +226,12 @@ static long call_make(struct hook_frame *frame, const unsigned long *words)
 {
 	void *function = frame->probe->function;
 	const u8 changed = frame->args_changed;
-	const bool compat = frame->compat;
 	u64 args[ARRAY_SIZE(frame->args)];
 
 	memcpy(args, frame->args, sizeof(args));
 	if (frame->probe->leaves)
 		hook_frame_leave(frame);	/* it is somebody else's from now on */
-	return hook_function_call(function, words, args, changed, compat);
+	return hook_function_call(function, words, args, changed);
 }
 
 /*

@@ -56,7 +56,7 @@ static void symbol_add(const char *symbol, const char *call, unsigned long addr)
 {
 	struct hook_symbol *entry;
 
-	if (found.n == found.max || strlen(symbol) >= sizeof(entry->name))
+	if (found.n == found.max)
 		return;
 	entry = &found.symbols[found.n++];
 	strscpy(entry->name, symbol, sizeof(entry->name));
