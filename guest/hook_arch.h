@@ -236,6 +236,18 @@ static inline bool hook_was_pad(const void *at)
 
 	return !memcmp(at, sealed[0], 4) || !memcmp(at, sealed[1], 4);
 }
+
+/* The function tracer's place, while it has nothing to do. */
+static inline bool hook_is_traced(const void *at)
+{
+	static const u8 nops[3][5] = {
+		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },	/* of 64 bits ... */
+		{ 0x66, 0x66, 0x66, 0x66, 0x90 },	/* ... before 5.13, on AMD's first */
+		{ 0x3e, 0x8d, 0x74, 0x26, 0x00 },	/* of 32 */
+	};
+
+	return !memcmp(at, nops[0], 5) || !memcmp(at, nops[1], 5) || !memcmp(at, nops[2], 5);
+}
 #endif
 
 /*
@@ -249,17 +261,9 @@ static inline unsigned int hook_probe_offset(const void *function)
 {
 	unsigned int offset = 0;
 #ifdef CONFIG_X86
-	static const u8 traced[2][5] = {
-		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },	/* nop, of 64 bits ... */
-		{ 0x3e, 0x8d, 0x74, 0x26, 0x00 },	/* ... and of 32 */
-	};
-
 	if (hook_is_pad(function) || hook_was_pad(function))
 		offset = 4;
-	if (!memcmp(function + offset, traced[0], 5) || !memcmp(function + offset, traced[1], 5))
-		offset += 5;
-	else
-		offset = 0;
+	offset = hook_is_traced(function + offset) ? offset + 5 : 0;
 #elif defined(CONFIG_RISCV)
 	/* Room for two instructions; some kernels have the first of them there all the time. */
 	static const u32 nop = 0x13, auipc_t0 = 0x297, compressed_nops = 0x10001;
