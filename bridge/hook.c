@@ -8,7 +8,8 @@
 
 /*
  * The reader before may have closed it, and the kernel not have said so yet.  Once it has,
- * the next one waits until the guest has heard that this one left, however long that takes.
+ * the next one waits until the guest has heard that this one left, however long that takes;
+ * so often it looks whether that is so.
  */
 #define BUSY_PATIENCE (250 * G_TIME_SPAN_MILLISECOND)
 
@@ -75,7 +76,7 @@ void hm_hook_lock_always(struct hm_hook *hook)
 
 int hm_hook_lock(struct hm_hook *hook)
 {
-	int rc = hm_client_sem_wait(hook->hooks->client, &hook->setting);
+	int rc = hm_client_sem_wait(hook->hooks->client, &hook->setting, INT64_MAX);
 
 	if (rc == 0 && hook_is_removed(hook)) {
 		sem_post(&hook->setting);
@@ -155,29 +156,40 @@ uint32_t hm_hook_timeout(struct hm_hook *hook)
 
 /* -- who reads its events ---------------------------------------------------------------------- */
 
-static int hook_take(struct hm_hook *hook, void (*notify)(void *arg), void *arg)
+/* 0: the reader that it has is leaving. */
+static int hook_check_busy(struct hm_hook *hook)
 {
-	struct hm_hooks *hooks = hook->hooks;
-	int64_t until = g_get_monotonic_time() + BUSY_PATIENCE;
-	bool patient = true;
 	int rc;
 
-	g_mutex_lock(&hooks->lock);
-	while (hook->taken && !hook->removed && patient) {
-		if (hook->attended)
-			patient = g_cond_wait_until(&hooks->left, &hooks->lock, until);
-		else
-			g_cond_wait(&hooks->left, &hooks->lock);
-	}
-	rc = hook->removed ? -ENODEV : hook->taken ? -EBUSY : 0;
-	if (rc == 0) {
-		hook->taken = hook->attended = true;
-		hook->notify = notify;
-		hook->notify_arg = arg;
-		hook->lost = 0;
-	}
-	g_mutex_unlock(&hooks->lock);
+	g_mutex_lock(&hook->hooks->lock);
+	rc = hook->removed ? -ENODEV : hook->attended ? -EBUSY : 0;
+	g_mutex_unlock(&hook->hooks->lock);
 	return rc;
+}
+
+static int hook_wait_seat(struct hm_hook *hook)
+{
+	int rc;
+
+	do {
+		rc = hm_client_sem_wait(hook->hooks->client, &hook->seat,
+					g_get_monotonic_time() + BUSY_PATIENCE);
+		if (rc != -ETIMEDOUT)
+			return rc;
+		rc = hook_check_busy(hook);
+	} while (rc == 0);
+	return rc;
+}
+
+/* With `seat` and `setting` held. */
+static void hook_set_attended(struct hm_hook *hook, void (*notify)(void *arg), void *arg)
+{
+	g_mutex_lock(&hook->hooks->lock);
+	hook->attended = true;
+	hook->notify = notify;
+	hook->notify_arg = arg;
+	hook->lost = 0;
+	g_mutex_unlock(&hook->hooks->lock);
 }
 
 static void hook_unattend(struct hm_hook *hook)
@@ -189,25 +201,20 @@ static void hook_unattend(struct hm_hook *hook)
 	g_mutex_unlock(&hook->hooks->lock);
 }
 
-static void hook_give_back(struct hm_hook *hook)
-{
-	g_mutex_lock(&hook->hooks->lock);
-	hook->taken = false;
-	g_cond_broadcast(&hook->hooks->left);
-	g_mutex_unlock(&hook->hooks->lock);
-}
-
 int hm_hook_attend(struct hm_hook *hook, void (*notify)(void *arg), void *arg)
 {
-	int rc = hook_take(hook, notify, arg);
+	int rc = hook_wait_seat(hook);
 
 	if (rc < 0)
 		return rc;
 	rc = hm_hook_lock(hook);
-	if (rc == 0) {
-		rc = hm_hook_tell(hook, 0);
-		hm_hook_unlock(hook);
+	if (rc < 0) {
+		sem_post(&hook->seat);
+		return rc;
 	}
+	hook_set_attended(hook, notify, arg);
+	rc = hm_hook_tell(hook, 0);
+	hm_hook_unlock(hook);
 	/* Without a link it is told when there is one. */
 	if (rc == 0 || rc == -ENOTCONN)
 		return 0;
@@ -222,7 +229,7 @@ void hm_hook_leave(struct hm_hook *hook)
 	if (!hook_is_removed(hook))
 		hm_hook_tell(hook, 0);
 	hm_hook_unlock(hook);
-	hook_give_back(hook);
+	sem_post(&hook->seat);
 }
 
 int hm_hook_next(struct hm_hook *hook, struct hm_event **ret)
@@ -269,7 +276,7 @@ int hm_hook_wait(struct hm_hook *hook)
 	g_mutex_unlock(&hook->hooks->lock);
 	if (!ready && rc == 0) {
 		rc = hm_client_is_interrupted(client) ? -EINTR :
-			hm_client_sem_wait(client, &wake);
+			hm_client_sem_wait(client, &wake, INT64_MAX);
 		g_mutex_lock(&hook->hooks->lock);
 		hook->reader = NULL;
 		g_mutex_unlock(&hook->hooks->lock);

@@ -19,7 +19,6 @@ struct hm_hooks {
 	GMutex lock;		/* protects what follows, and so in the hooks */
 	GThread *thread;	/* from the first hook on */
 	GHashTable *hooks;	/* number -> struct hm_hook, those that are not removed */
-	GCond left;		/* a hook's reader has left it */
 	uint32_t last_number;
 	uint32_t session;	/* that they are set in; 0: none */
 	size_t queued_size;
@@ -33,6 +32,8 @@ struct hm_hook {
 	gatomicrefcount refs;
 	uint32_t number;
 
+	sem_t seat;		/* its reader's, until the guest has heard that it left */
+
 	sem_t setting;		/* protects what follows; a signal ends the wait for it */
 	struct hm_filter *filter;	/* NULL: none yet */
 	bool told;		/* the guest may have it */
@@ -44,7 +45,6 @@ struct hm_hook {
 
 	/* Protected by hooks->lock. */
 	bool removed;
-	bool taken;		/* it has a reader, or one that has not left altogether */
 	bool attended;
 	void (*notify)(void *arg);
 	void *notify_arg;

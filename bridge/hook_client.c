@@ -39,9 +39,9 @@ bool hm_client_is_interrupted(struct hm_client *client)
 	return interrupted && interrupted();
 }
 
-int hm_client_sem_wait(struct hm_client *client, sem_t *sem)
+int hm_client_sem_wait(struct hm_client *client, sem_t *sem, int64_t deadline)
 {
-	return hm_sem_wait(sem, INT64_MAX, client->session.calls.interrupted);
+	return hm_sem_wait(sem, deadline, client->session.calls.interrupted);
 }
 
 /*

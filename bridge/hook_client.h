@@ -28,8 +28,8 @@ int hm_client_wait_session(struct hm_client *client, uint32_t last, uint32_t *re
 int hm_client_hook_check(struct hm_client *client);
 /* Of config.interrupted(). */
 bool hm_client_is_interrupted(struct hm_client *client);
-/* Wait for a semaphore, for ever if need be: 0, -EINTR. */
-int hm_client_sem_wait(struct hm_client *client, sem_t *sem);
+/* Wait for a semaphore: 0, -ETIMEDOUT, -EINTR. */
+int hm_client_sem_wait(struct hm_client *client, sem_t *sem, int64_t deadline);
 
 /*
  * state: HYPER_HOOK_ENABLED, _ATTENDED.  -ENOENT: the guest has none of the calls;

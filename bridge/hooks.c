@@ -170,7 +170,6 @@ struct hm_hooks *hm_hooks_new(struct hm_client *client)
 
 	hooks->client = client;
 	g_mutex_init(&hooks->lock);
-	g_cond_init(&hooks->left);
 	hooks->hooks = g_hash_table_new(NULL, NULL);
 	return hooks;
 }
@@ -182,7 +181,6 @@ void hm_hooks_free(struct hm_hooks *hooks)
 	if (hooks->thread)
 		g_thread_join(hooks->thread);
 	g_hash_table_unref(hooks->hooks);
-	g_cond_clear(&hooks->left);
 	g_mutex_clear(&hooks->lock);
 	g_free(hooks);
 }
@@ -193,6 +191,7 @@ static struct hm_hook *hook_alloc(struct hm_hooks *hooks)
 
 	hook->hooks = hooks;
 	g_atomic_ref_count_init(&hook->refs);
+	sem_init(&hook->seat, 0, 1);
 	sem_init(&hook->setting, 0, 1);
 	hook->enabled = 1;
 	hook->timeout_ms = HM_HOOK_TIMEOUT_MS;
@@ -208,6 +207,7 @@ void hm_hook_free(struct hm_hook *hook)
 	g_queue_clear_full(&hook->events, g_free);
 	g_hash_table_unref(hook->waiting);
 	sem_destroy(&hook->setting);
+	sem_destroy(&hook->seat);
 	g_free(hook->filter);
 	g_free(hook);
 }
@@ -262,7 +262,6 @@ void hm_hook_remove(struct hm_hook *hook)
 	hook->attended = false;
 	hm_hook_queue_clear(hook);
 	hm_hook_queue_wake(hook);
-	g_cond_broadcast(&hooks->left);
 	g_mutex_unlock(&hooks->lock);
 	hm_hook_settle(hook);
 	/* If the guest does not hear of it: its events are let go when they come. */

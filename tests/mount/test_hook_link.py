@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import time
 
 import pytest
@@ -167,6 +169,26 @@ def test_a_filter_that_the_guest_does_not_answer_to_times_out(world: HostWorld,
         assert hook.read("filter") == "fake_3_3\n"
         hook.remove()
         mount.check(talks=True)
+
+
+@made_up
+def test_who_waits_for_others_to_hear_from_the_guest_can_be_interrupted(world: HostWorld,
+                                                                        fake: FakeGuest) -> None:
+    with Mount(world.daemon, fake.socket) as mount:
+        hook = Hook(mount.mnt)
+        hook.filter("fake_1_1")
+        with hook.events():
+            fake.misbehave("hang-op=16")
+        who = []  # one behind the other, and the first behind who has left
+        for command in "cat events", "echo fake_2_2 >filter", "echo 0 >enabled", "cat events":
+            who.append(subprocess.Popen(["sh", "-c", command], cwd=hook.dir,
+                                        start_new_session=True, stderr=subprocess.DEVNULL))
+            time.sleep(0.5)
+        for one in reversed(who):
+            assert one.poll() is None
+            os.killpg(one.pid, signal.SIGINT)
+            assert one.wait(10) == -signal.SIGINT
+        fake.kill()  # the daemon waits for it no more
 
 
 @made_up
