@@ -33,19 +33,18 @@ static const struct number_type {
 static int number_parse(const struct number_type *type, size_t size, const char *text, size_t n,
 			uint64_t *ret)
 {
-	bool negative = n > 0 && text[0] == '-';
 	uint64_t max = size == 8 ? UINT64_MAX : UINT32_MAX, number;
-	int rc = hmfs_number_parse(text + negative, n - negative, &number);
+	bool negative;
+	int rc = hmfs_signed_parse(text, n, &number, &negative);
 
+	if (rc < 0)
+		return rc;
 	if (type->is_signed)
-		max = max / 2 + negative;
-	else if (negative)
-		max = 0;
-	if (rc == 0 && number > max)
-		rc = -ERANGE;
-	if (rc == 0)
-		*ret = negative ? -number : number;
-	return rc;
+		max /= 2;
+	if (negative ? !type->is_signed || -number > max + 1 : number > max)
+		return -ERANGE;
+	*ret = number;
+	return 0;
 }
 
 static void number_print(const struct number_type *type, size_t size, uint64_t number,
