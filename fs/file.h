@@ -24,10 +24,14 @@ struct hmfs_file {
 	struct stat st;
 	struct hmfs_hook *hook;	/* of a hook's file */
 	gint flags;		/* atomic: of open(2), as they are now */
+
+	/* Of a directory, which has one reader at a time. */
+	GArray *names;		/* struct hmfs_name, as hmfs_file_list() found them ... */
+	gint64 listed;		/* ... when: g_get_monotonic_time() */
+
 	GMutex poll_lock;	/* protects what follows */
 	void *poll_handle;	/* somebody waits; NULL */
-	GArray *names;		/* struct hmfs_name of a directory, as hmfs_file_list() found them ... */
-	gint64 listed;		/* ... when: g_get_monotonic_time() */
+
 	GMutex lock;		/* protects what follows, for readers at the same time */
 	GByteArray *text;	/* the part of a text at hand ... */
 	off_t text_offset;	/* ... where it begins in the file ... */

@@ -191,7 +191,10 @@ static int ops_poll(const char *path, struct fuse_file_info *fi, struct fuse_pol
 	return 0;
 }
 
-/* Memory, and what is in it, has no length to cut: shells and dd truncate what they write to, to no harm. */
+/*
+ * Memory, and what is in it, has no length to cut: shells and dd truncate what they write
+ * to, to no harm.
+ */
 static int ops_truncate(const char *path, off_t size, struct fuse_file_info *fi)
 {
 	struct hmfs_node node;
