@@ -122,7 +122,8 @@ def test_events_without_room_are_counted(hook: Hook) -> None:
     with hook.events() as events:
         hook.filter("fake_6000_0 trace")
         wait_for(lambda: hook.stats()["sent"] == 6000)
-        wait_for(lambda: hook.stats()["dropped"] > 0)
+        # The guest has sent them before the host has looked at them.
+        wait_for(lambda: hook.stats()["dropped"] >= 6000 - 4096)
         assert hook.stats()["dropped"] == 6000 - 4096
         lines = 0
         while lines < 4096:
