@@ -4,6 +4,12 @@
  */
 #include "tests/unit/guest.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -11,7 +17,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define CONNECT_PATIENCE (15 * G_TIME_SPAN_SECOND)
+void wait_for(const gint *n, gint least)
+{
+	int64_t until = g_get_monotonic_time() + PATIENCE;
+
+	while (g_atomic_int_get(n) < least) {
+		assert_true(g_get_monotonic_time() < until);
+		g_usleep(1000);
+	}
+}
 
 uint8_t guest_byte(uint64_t addr)
 {
@@ -196,7 +210,7 @@ struct hm_client *guest_connect(struct guest *guest, int timeout_ms, bool (*inte
 		.timeout_ms = timeout_ms,
 		.interrupted = interrupted,
 	};
-	int64_t until = g_get_monotonic_time() + CONNECT_PATIENCE;
+	int64_t until = g_get_monotonic_time() + PATIENCE;
 	struct hm_refusal refusal;
 	struct hm_client *client;
 	int rc;

@@ -17,6 +17,12 @@
 #define GUEST_PID 42
 #define GUEST_STAMP 0xbeef
 
+/* Busy machines have so much time for what should be done at once. */
+#define PATIENCE (15 * G_TIME_SPAN_SECOND)
+
+/* Until *n, an atomic, is as large as that; or the test fails. */
+void wait_for(const gint *n, gint least);
+
 struct guest;
 
 /* In the guest's thread; true: the request has been dealt with. */

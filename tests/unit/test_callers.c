@@ -23,7 +23,6 @@
 #define CHUNK HYPERMEM_CHUNK_SIZE
 #define SHORT_MS 100	/* a deadline that is meant to pass */
 #define LONG_MS 20000	/* one that is not */
-#define PATIENCE (15 * G_TIME_SPAN_SECOND)
 
 /* Where the guest does not answer as it should. */
 #define BAD_ADDR 0xbad00000
@@ -101,16 +100,6 @@ static void check_read_again(struct hm_client *client, uint64_t addr)
 		g_usleep(1000);
 	}
 	check_bytes(buf, addr, sizeof(buf));
-}
-
-static void wait_for(const gint *n, gint least)
-{
-	int64_t until = g_get_monotonic_time() + PATIENCE;
-
-	while (g_atomic_int_get(n) < least) {
-		assert_true(g_get_monotonic_time() < until);
-		g_usleep(1000);
-	}
 }
 
 /* In the guest's thread; it ends anyway. */

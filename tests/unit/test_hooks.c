@@ -20,7 +20,6 @@
 
 #define SHORT_MS 100	/* a deadline that is meant to pass */
 #define LONG_MS 20000	/* one that is not */
-#define PATIENCE (15 * G_TIME_SPAN_SECOND)
 #define EVENT_ID 17
 
 static const struct hm_who who = { GUEST_EPOCH, GUEST_PID, GUEST_STAMP };
@@ -150,15 +149,6 @@ static int teardown(void **state)
 	guest_free(world->guest);
 	g_free(world);
 	return 0;
-}
-
-static void wait_for(const gint *n, gint least)
-{
-	int64_t until = g_get_monotonic_time() + PATIENCE;
-
-	while (g_atomic_int_get(n) < least && g_get_monotonic_time() < until)
-		g_usleep(1000);
-	assert_true(g_atomic_int_get(n) >= least);
 }
 
 static void check_read(struct world *world)

@@ -20,7 +20,6 @@
 #define SIZE 100
 #define LONG_MS 20000	/* a deadline that is not meant to pass */
 #define SHORT_MS 100	/* one that is */
-#define PATIENCE (15 * G_TIME_SPAN_SECOND)
 
 /* What the guest never answers, and what it answers when it is asked the next time. */
 #define NEVER_ADDR 0xbad00000
@@ -79,16 +78,6 @@ static void check_read_in_time(struct world *world, uint64_t addr)
 
 	while (!read_well(world, addr))
 		assert_true(g_get_monotonic_time() < until);
-}
-
-static void wait_for(const gint *n, gint least)
-{
-	int64_t until = g_get_monotonic_time() + PATIENCE;
-
-	while (g_atomic_int_get(n) < least) {
-		assert_true(g_get_monotonic_time() < until);
-		g_usleep(1000);
-	}
 }
 
 struct reader {
