@@ -34,7 +34,6 @@
 #define FUSE_SUPER_MAGIC 0x65735546	/* Linux's */
 /* Readers that may wait for the guest at a time, and one for each hook's events. */
 #define THREADS_MAX (256 + HYPER_HOOKS_MAX)
-#define THREADS_IDLE_MAX 8
 
 static int fail(enum hmfs_exit status, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
@@ -240,7 +239,10 @@ static int handle_signals(struct fuse *fuse, struct hm_client *client)
 	return 0;
 }
 
-/* Threads start on demand; one that waits for the guest holds up nobody else. */
+/*
+ * Threads start on demand, and stay: those that libfuse ends it does not wait for, not even
+ * when it goes.  One that waits for the guest holds up nobody else.
+ */
 static int serve(struct fuse *fuse)
 {
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
@@ -248,7 +250,6 @@ static int serve(struct fuse *fuse)
 
 	fuse_loop_cfg_set_clone_fd(config, 1);
 	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
-	fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE_MAX);
 	rc = fuse_loop_mt(fuse, config);
 	fuse_loop_cfg_destroy(config);
 	/* It has been unmounted just when a request was being read. */
