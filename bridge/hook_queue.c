@@ -66,9 +66,11 @@ static void hooks_sweep(struct hm_hooks *hooks, int64_t now)
 
 static bool queue_has_room(const struct hm_hook *hook, const struct hm_event *event)
 {
+	bool waits = event->flags & HYPER_EVENT_WAITS;
+
 	return hook->events.length < QUEUE_MAX &&
 	       hook->hooks->queued_size + event_size(event) <= QUEUED_SIZE_MAX &&
-	       hook->hooks->n_waiting < HM_WAITING_MAX;
+	       (!waits || hook->hooks->n_waiting < HM_WAITING_MAX);
 }
 
 static void hook_add_waiting(struct hm_hook *hook, const struct hm_event *event, int64_t now)

@@ -467,14 +467,14 @@ static void who_comes_while_the_reader_before_leaves_is_not_told_that_it_is_busy
 	hook_end(hook);
 }
 
-/* As though the guest had told of a call that waits, and somebody had read it.  Is there room? */
-static bool push_waiting(struct hm_hook *hook, uint64_t id)
+/* As though the guest had told of a call, and somebody had read it.  Is there room? */
+static bool push_event(struct hm_hook *hook, uint64_t id, uint32_t flags)
 {
 	struct hm_event *event = g_new0(struct hm_event, 1);
 	bool kept;
 
 	event->id = id;
-	event->flags = HYPER_EVENT_WAITS;
+	event->flags = flags;
 	g_mutex_lock(&hook->hooks->lock);
 	kept = hm_hook_queue_push(hook, event);
 	if (kept)
@@ -482,6 +482,11 @@ static bool push_waiting(struct hm_hook *hook, uint64_t id)
 	g_mutex_unlock(&hook->hooks->lock);
 	g_free(event);
 	return kept;
+}
+
+static bool push_waiting(struct hm_hook *hook, uint64_t id)
+{
+	return push_event(hook, id, HYPER_EVENT_WAITS);
 }
 
 static void registers_that_were_not_asked_for_take_no_memory(void **state)
@@ -549,6 +554,8 @@ static void calls_that_nobody_replies_to_are_forgotten_when_there_are_too_many(v
 	assert_int_equal(hm_hook_reply(hooks[1], 1001, &as_it_is), 0);
 	assert_true(push_waiting(hooks[0], 1 << 20));
 	assert_false(push_waiting(hooks[0], 2 << 20));
+	/* Which calls that do not wait need not have. */
+	assert_true(push_event(hooks[0], 2 << 20, 0));
 	make_old(hooks[1]);
 	g_usleep(HM_WAITING_SWEEP);
 	assert_int_equal(push_until_full(hooks[0], 3 << 20), n - 1);
