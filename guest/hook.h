@@ -11,6 +11,7 @@
  *	hook_call.c	such a call from its entry to its return
  *	hook_event.c	events on their way to the host
  *	hook_step.h	a probed function's first instruction
+ *	hook_text.h	that it is what processors see
  *	hook_arch.h	where an architecture has arguments and registers
  *
  * A probe's handler cannot sleep.  So it sends the call to hook_call.c, by changing the

@@ -21,6 +21,7 @@
 #include "hook.h"
 #include "hook_arch.h"
 #include "hook_step.h"
+#include "hook_text.h"
 
 static LIST_HEAD(hook_probes);
 
@@ -198,6 +199,7 @@ static bool call_is(const char *call, const char *const *list)
 static struct hook_probe *probe_new(const struct hook_symbol *symbol)
 {
 	struct hook_probe *probe;
+	struct kprobe *kprobe;
 
 	if (!hook_is_callable((void *)symbol->addr) || !hook_step_is_known((void *)symbol->addr))
 		return NULL;
@@ -221,6 +223,8 @@ static struct hook_probe *probe_new(const struct hook_symbol *symbol)
 		kfree(probe);
 		return NULL;
 	}
+	kprobe = &probe->kprobe;
+	hook_text_settle(&kprobe, 1);
 	probe->function = hook_function_at(symbol->addr ?: hook_probe_function(&probe->kprobe));
 	list_add_tail(&probe->node, &hook_probes);
 	return probe;
@@ -371,8 +375,10 @@ bool hook_probes_sweep(void)
 		list_del(&probe->node);
 		kprobes[n++] = &probe->kprobe;
 	}
-	if (n)
+	if (n) {
+		hook_text_leave(kprobes, n);
 		unregister_kprobes(kprobes, n);
+	}
 	for (i = 0; i < n; i++) {
 		probe = container_of(kprobes[i], struct hook_probe, kprobe);
 		hook_frames_forget(probe);

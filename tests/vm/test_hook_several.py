@@ -269,6 +269,37 @@ def test_hooks_come_and_go_under_load(guest: Guest, hooks: Hooks, call: Call,
     assert after["Slab"] - before["Slab"] < 12_000, (before, after)
 
 
+LOADED = ["getppid", "getpid", "write", "read", "ioctl", "openat"]  # what the load always makes
+
+
+@pytest.mark.limit(180)
+def test_a_hook_that_has_come_under_load_goes_on_seeing_calls(hooks: Hooks, call: Call,
+                                                              seconds: float) -> None:
+    """Emulators may have translated what was there before: see guest/hook_text.h."""
+    loads = [call("load") for _ in range(3)]
+    for load in loads:
+        load.said(rb"ready")
+
+    def matched() -> list[int]:
+        return [hooks.counts(n)["matched"] for n in range(1, len(LOADED) + 1)]
+
+    end = time.monotonic() + patience(seconds)
+    turns = 0
+    while turns < 2 or time.monotonic() < end:
+        turns += 1
+        for n, name in enumerate(LOADED, 1):
+            hooks.set(n, name, ENTER | TRACE | ENABLED, **MINE)
+        before = matched()
+        wait_for(lambda: all(a < b for a, b in zip(before, matched())), 20)
+        for n in range(1, len(LOADED) + 1):
+            hooks.remove(n)
+    print(f"{turns * len(LOADED)} hooks")
+    for load in loads:
+        load.kill(signal.SIGTERM)
+    for load in loads:
+        assert b" wrong=0\n" in load.end(60)
+
+
 @pytest.mark.limit(120)
 def test_a_call_is_seen_by_a_hook_or_by_its_next_one(guest: Guest, hooks: Hooks,
                                                             call: Call) -> None:
