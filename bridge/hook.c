@@ -68,7 +68,8 @@ static bool hook_is_removed(struct hm_hook *hook)
 	return removed;
 }
 
-void hm_hook_lock_always(struct hm_hook *hook)
+/* No signal ends it: what must be done is done. */
+static void hook_lock_always(struct hm_hook *hook)
 {
 	while (sem_wait(&hook->setting) < 0)
 		;
@@ -225,7 +226,7 @@ int hm_hook_attend(struct hm_hook *hook, void (*notify)(void *arg), void *arg)
 void hm_hook_leave(struct hm_hook *hook)
 {
 	hook_unattend(hook);
-	hm_hook_lock_always(hook);
+	hook_lock_always(hook);
 	if (!hook_is_removed(hook))
 		hm_hook_tell(hook, 0);
 	hm_hook_unlock(hook);

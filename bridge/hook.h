@@ -73,8 +73,6 @@ struct waiting {
 /* hook.c */
 /* -EINTR; -ENODEV: it has been removed. */
 int hm_hook_lock(struct hm_hook *hook);
-/* No signal ends it: what must be done is done. */
-void hm_hook_lock_always(struct hm_hook *hook);
 void hm_hook_unlock(struct hm_hook *hook);
 /* With `setting` held: the guest has no more to undo, or -ETIMEDOUT, -EINTR. */
 int hm_hook_settle(struct hm_hook *hook);

@@ -251,11 +251,13 @@ int hm_hook_new(struct hm_hooks *hooks, struct hm_hook **ret)
 	return rc;
 }
 
-void hm_hook_remove(struct hm_hook *hook)
+int hm_hook_remove(struct hm_hook *hook)
 {
 	struct hm_hooks *hooks = hook->hooks;
+	int rc = hm_hook_lock(hook);
 
-	hm_hook_lock_always(hook);
+	if (rc < 0)
+		return rc;
 	g_mutex_lock(&hooks->lock);
 	g_hash_table_remove(hooks->hooks, GUINT_TO_POINTER(hook->number));
 	hook->removed = true;
@@ -268,4 +270,5 @@ void hm_hook_remove(struct hm_hook *hook)
 	if (hook->told)
 		hm_client_hook_remove(hooks->client, hook->number);
 	hm_hook_unlock(hook);
+	return 0;
 }

@@ -35,8 +35,11 @@ void hm_hooks_free(struct hm_hooks *hooks);
  * -EOPNOTSUPP, -EPERM: the guest's module has none, or may not; -EROFS; -ENOTCONN.
  */
 int hm_hook_new(struct hm_hooks *hooks, struct hm_hook **ret);
-/* It ends, in the guest too, and so do waits for its events.  Then it can be freed. */
-void hm_hook_remove(struct hm_hook *hook);
+/*
+ * It ends, in the guest too, and so do waits for its events.  Then it can be freed.
+ * -EINTR: while it was being set; it is there still.  -ENODEV: it has been removed.
+ */
+int hm_hook_remove(struct hm_hook *hook);
 void hm_hook_free(struct hm_hook *hook);
 
 /*

@@ -105,17 +105,19 @@ int hmfs_hook_make(struct hmfs *fs, const struct hmfs_node *node)
 int hmfs_hook_remove(struct hmfs *fs, const struct hmfs_node *node)
 {
 	struct hmfs_hook *hook;
+	int rc = hmfs_hooks_find(fs->hooks, node->hook, &hook);
 
-	g_mutex_lock(&fs->hooks->lock);
-	hook = g_hash_table_lookup(fs->hooks->names, node->hook);
-	if (hook)
-		g_hash_table_remove(fs->hooks->names, node->hook);
-	g_mutex_unlock(&fs->hooks->lock);
-	if (!hook)
-		return -ENOENT;
-	hm_hook_remove(hook->hook);
+	if (rc < 0)
+		return rc;
+	rc = hm_hook_remove(hook->hook);
+	if (rc == 0) {
+		g_mutex_lock(&fs->hooks->lock);
+		g_hash_table_remove(fs->hooks->names, hook->name);
+		g_mutex_unlock(&fs->hooks->lock);
+		hmfs_hook_unref(hook);
+	}
 	hmfs_hook_unref(hook);
-	return 0;
+	return rc == -ENODEV ? -ENOENT : rc;
 }
 
 static void stat_owner(struct stat *st)

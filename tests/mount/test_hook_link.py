@@ -172,15 +172,18 @@ def test_a_filter_that_the_guest_does_not_answer_to_times_out(world: HostWorld,
 
 
 @made_up
-def test_who_waits_for_others_to_hear_from_the_guest_can_be_interrupted(world: HostWorld,
-                                                                        fake: FakeGuest) -> None:
+@pytest.mark.parametrize("commands", [
+    ["cat events", "echo fake_2_2 >filter", "echo 0 >enabled", "cat events"],
+    ["echo 0 >enabled", "rmdir ../x"]])
+def test_who_waits_for_others_to_hear_from_the_guest_can_be_interrupted(
+        world: HostWorld, fake: FakeGuest, commands: list[str]) -> None:
     with Mount(world.daemon, fake.socket) as mount:
         hook = Hook(mount.mnt)
         hook.filter("fake_1_1")
         with hook.events():
             fake.misbehave("hang-op=16")
         who = []  # one behind the other, and the first behind who has left
-        for command in "cat events", "echo fake_2_2 >filter", "echo 0 >enabled", "cat events":
+        for command in commands:
             who.append(subprocess.Popen(["sh", "-c", command], cwd=hook.dir,
                                         start_new_session=True, stderr=subprocess.DEVNULL))
             time.sleep(0.5)
@@ -188,6 +191,7 @@ def test_who_waits_for_others_to_hear_from_the_guest_can_be_interrupted(world: H
             assert one.poll() is None
             os.killpg(one.pid, signal.SIGINT)
             assert one.wait(10) == -signal.SIGINT
+        assert hook.dir.exists()
         fake.kill()  # the daemon waits for it no more
 
 
