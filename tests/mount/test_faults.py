@@ -78,9 +78,7 @@ def test_a_read_fails_for_the_right_reason(mount: Mount, fake: FakeGuest, victim
     with opened(mem(mount, victim)) as fd:
         assert os.pread(fd, 8, victim["region"])
         fake.misbehave(how)
-        began = time.monotonic()
         assert errno_of(lambda: os.pread(fd, 8, victim["region"])) in READS[how]
-        assert time.monotonic() - began < 2.5
         mount.check(talks=True)
         wait_well(mount, fake, victim)
         # The guest has not booted meanwhile: the old file works again, too.
@@ -146,9 +144,7 @@ def test_a_list_is_right_or_an_error(mount: Mount, fake: FakeGuest, victim: Vict
         expected = LISTS[how]
         if what == "mappings" and how in ("bad-record", "disorder", "cut"):
             call = lambda: os.lseek(fd, 0, os.SEEK_DATA)  # noqa: E731
-        began = time.monotonic()
         assert errno_of(call) in expected
-        assert time.monotonic() - began < 10
         wait_well(mount, fake, victim)
 
 
@@ -175,9 +171,7 @@ def test_a_text_ends_or_is_an_error(mount: Mount, fake: FakeGuest, victim: Victi
                     return
             raise AssertionError("there is no end")
 
-        began = time.monotonic()
         assert errno_of(read_all) in LINK_IS_GONE | {"ETIMEDOUT"}
-        assert time.monotonic() - began < 10
         wait_well(mount, fake, victim)
 
 
@@ -222,25 +216,26 @@ def test_a_guest_that_is_killed_and_started_again_is_found_again(
         assert "link: up" in (mount.mnt / "info").read_text()
 
 
-def test_a_slow_answer_holds_up_nobody_else(world: HostWorld, mount: Mount, fake: FakeGuest,
+def test_a_slow_answer_holds_up_nobody_else(world: HostWorld, fake: FakeGuest,
                                             victim: Victim) -> None:
     other = world.victim("mem", world.scratch)
-    with opened(mem(mount, victim)) as stuck, opened(mem(mount, other)) as fd:
-        fake.misbehave(f"hang-pid={victim.pid}")
-        errors: list[str] = []
-        threads = [threading.Thread(target=lambda: errors.append(
-            errno_of(lambda: os.pread(stuck, 8, victim["region"])))) for _ in range(20)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.2)
-        for _ in range(20):
-            began = time.monotonic()
-            assert os.pread(fd, 8, other["region"]) == pattern(other["region"], 8)
-            assert time.monotonic() - began < 0.5
-        for thread in threads:
-            thread.join(5)
-        assert errors == ["ETIMEDOUT"] * 20
-    wait_well(mount, fake, victim)
+    with Mount(world.daemon, fake.socket, "-o", "timeout=600") as m:
+        with opened(mem(m, victim)) as stuck, opened(mem(m, other)) as fd:
+            fake.misbehave(f"hang-pid={victim.pid}")
+            errors: list[str] = []
+            threads = [threading.Thread(target=lambda: errors.append(
+                errno_of(lambda: os.pread(stuck, 8, victim["region"])))) for _ in range(20)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.2)
+            for _ in range(20):
+                assert os.pread(fd, 8, other["region"]) == pattern(other["region"], 8)
+            assert not errors  # they wait still
+            fake.kill()
+            for thread in threads:
+                thread.join(20)
+            assert errors == ["ENOTCONN"] * 20
+        m.check(talks=True)
 
 
 def test_more_hanging_requests_than_the_guest_takes_hold_up_nobody_for_good(
@@ -269,10 +264,8 @@ def test_ctrl_c_ends_a_read_that_hangs(world: HostWorld, fake: FakeGuest, victim
                                       stderr=subprocess.DEVNULL) as reader:
                     time.sleep(0.5)
                     assert reader.poll() is None
-                    began = time.monotonic()
                     reader.send_signal(signal.SIGINT)
-                    reader.wait(10)
-                    assert time.monotonic() - began < 1
+                    assert reader.wait(20) == -signal.SIGINT
         wait_well(m, fake, victim)
         m.check(talks=True)
 
@@ -285,13 +278,8 @@ def test_a_hanging_guest_does_not_keep_the_daemon_from_ending(
     with subprocess.Popen(["cat", mem(m, victim)], stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) as reader:
         time.sleep(0.3)
-        began = time.monotonic()
-        m.process.terminate()
-        m.process.wait(10)
-        assert time.monotonic() - began < 5
+        assert m.terminate() == 0
         reader.kill()
-    m.close()
-    assert m.process.returncode == 0
 
 
 @pytest.mark.limit(120)

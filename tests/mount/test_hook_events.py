@@ -180,9 +180,7 @@ def test_poll_select_and_epoll_tell_when_there_is_one(hook: Hook) -> None:
         assert not any(wait(0) for wait in waits.values())
         for i, (name, wait) in enumerate(waits.items()):
             threading.Timer(0.3, lambda: hook.filter(f"fake_1_{i} trace")).start()
-            began = time.monotonic()
-            assert wait(10), name
-            assert 0.1 < time.monotonic() - began < 5, name
+            assert wait(20), name
             assert all(wait(0) for wait in waits.values())
             assert os.read(events.fd, 4096)
             assert errno_of(lambda: os.read(events.fd, 4096)) == "EAGAIN"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A guest that is reset, or stopped, while its processes are being looked at."""
 import os
-import time
 
 import pytest
 
@@ -31,9 +30,7 @@ def test_a_stopped_guest_times_out_and_goes_on(world: VmWorld, victim: Victim) -
         fd = os.open(mount.mnt / "pid" / str(victim.pid) / "mem", os.O_RDONLY)
         try:
             world.guest.qmp("stop")
-            began = time.monotonic()
             assert errno_of(lambda: os.pread(fd, 8, victim["region"])) == "ETIMEDOUT"
-            assert 0.9 < time.monotonic() - began < 2
             world.guest.qmp("cont")
             assert os.pread(fd, 8, victim["region"]) == pattern(victim["region"], 8)
         finally:

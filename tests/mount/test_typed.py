@@ -357,11 +357,14 @@ def test_a_32_bit_process_has_pointers_of_4_bytes(world: World, mapper32: Path,
 
 
 def test_an_exec_changes_how_wide_a_pointer_is(world: World, mapper32: Path) -> None:
-    pid = world.spawn(["sh", "-c", f"sleep 1; exec {mapper32} big 4096"], file="/bin/sh")
+    go = world.scratch / "go"
+    pid = world.spawn(["sh", "-c", f"until [ -e {go} ]; do sleep 0.1; done; exec {mapper32} big 4096"],
+                      file="/bin/sh")
     path = world.path(pid, "bits")
     fd = os.open(path, os.O_RDONLY)
     try:
         assert os.pread(fd, 10, 0) == b"64\n"
+        world.run(["touch", go])
         line = world.wait_output(pid, rb"region=(0x[0-9a-f]+)")
         assert os.pread(fd, 10, 0) == path.read_bytes() == b"32\n"
         # An attribute may be a second old.

@@ -154,6 +154,12 @@ class Mount:
                 self.mnt.rmdir()
         return rc
 
+    def terminate(self) -> int:
+        """As close(), but by a signal."""
+        self.process.terminate()
+        self.process.wait(patience(PROMPTLY))
+        return self.close()
+
     def __enter__(self) -> Mount:
         return self
 
