@@ -11,10 +11,11 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from hooks import Hook, coming_and_going, made_up
+from hooks import Events, Hook, coming_and_going, made, made_up
 from world import FakeGuest, HostWorld, Mount, Victim, errno_of, wait_for
 
 
@@ -93,13 +94,19 @@ EVENT_LIES = ["event-many-regs", "event-regs-beyond", "event-comm", "event-call"
               "event-hook", "event-no-id", "event-pid", "event-none"]
 
 
+@contextlib.contextmanager
+def lied_to(mount: Mount, fake: FakeGuest, how: str) -> Iterator[tuple[Hook, Events]]:
+    """A hook, and its events of a guest that misbehaves so from before it was made."""
+    fake.misbehave(how)
+    with made(mount.mnt) as hook, hook.events() as events:
+        yield hook, events
+
+
 @made_up
 @pytest.mark.daemon_talks
 @pytest.mark.parametrize("how", EVENT_LIES)
 def test_an_event_that_cannot_be_is_not_told(mount: Mount, fake: FakeGuest, how: str) -> None:
-    fake.misbehave(how)
-    hook = Hook(mount.mnt)
-    with hook.events() as events:
+    with lied_to(mount, fake, how) as (hook, events):
         hook.filter("fake_1_1 trace")
         wait_for(lambda: b"the guest's answer has" in mount.stderr())
         assert not events.ready(0.2)
@@ -110,34 +117,27 @@ def test_an_event_that_cannot_be_is_not_told(mount: Mount, fake: FakeGuest, how:
             if events.ready(0.3):
                 break
         assert events.next()["call"].startswith("fake_")
-    hook.remove()
 
 
 @made_up
 def test_registers_that_were_not_asked_for_are_not_told(mount: Mount, fake: FakeGuest) -> None:
-    fake.misbehave("event-regs")
-    hook = Hook(mount.mnt)
-    with hook.events() as events:
+    with lied_to(mount, fake, "event-regs") as (hook, events):
         hook.filter("fake_1_1 trace")
         event = events.next()
         assert event["call"] == "fake_1_1"
         assert not {"sp", "pc", "orig_rax"} & event.keys()
         hook.filter("fake_2_1 trace regs")
         assert events.next()["sp"] == "0x7ffd12345678"
-    hook.remove()
 
 
 @made_up
 @pytest.mark.daemon_talks
 def test_an_event_that_comes_twice_is_told_once(mount: Mount, fake: FakeGuest) -> None:
-    fake.misbehave("event-twice")
-    hook = Hook(mount.mnt)
-    with hook.events() as events:
+    with lied_to(mount, fake, "event-twice") as (hook, events):
         hook.filter("fake_1_1")
         event = events.next()
         assert not events.ready(0.3)
         hook.write("reply", f"{event['id']} continue\n")
-    hook.remove()
 
 
 @made_up
