@@ -191,31 +191,26 @@ class Machine:
         return self.in_guest("stopwatch", "sh", "-c", f"PATH=/host:$PATH; {command}")["seconds"]
 
     @contextlib.contextmanager
-    def echo(self) -> Iterator[None]:
+    def _with(self, load: str, unload: str) -> Iterator[None]:
+        self.guest.run(load, check=True)
+        try:
+            yield
+        finally:
+            self.guest.run(unload, check=True)
+
+    def echo(self) -> contextlib.AbstractContextManager[None]:
         """hypermem_echo.ko in place of hypermem.ko."""
-        self.guest.run("rmmod hypermem && insmod /hypermem_echo.ko", check=True)
-        try:
-            yield
-        finally:
-            self.guest.run("rmmod hypermem_echo; insmod /hypermem.ko", check=True)
+        return self._with("rmmod hypermem && insmod /hypermem_echo.ko",
+                          "rmmod hypermem_echo; insmod /hypermem.ko")
 
-    @contextlib.contextmanager
-    def serial(self) -> Iterator[None]:
+    def serial(self) -> contextlib.AbstractContextManager[None]:
         """hypermem.ko on the UART, too."""
-        self.guest.run("rmmod hypermem && insmod /hypermem.ko tty=ttyS1", check=True)
-        try:
-            yield
-        finally:
-            self.guest.run("rmmod hypermem && insmod /hypermem.ko", check=True)
+        return self._with("rmmod hypermem && insmod /hypermem.ko tty=ttyS1",
+                          "rmmod hypermem && insmod /hypermem.ko")
 
-    @contextlib.contextmanager
-    def counted(self) -> Iterator[None]:
+    def counted(self) -> contextlib.AbstractContextManager[None]:
         """hypermem_count.ko beside hypermem.ko."""
-        self.guest.run("insmod /hypermem_count.ko", check=True)
-        try:
-            yield
-        finally:
-            self.guest.run("rmmod hypermem_count", check=True)
+        return self._with("insmod /hypermem_count.ko", "rmmod hypermem_count")
 
     @contextlib.contextmanager
     def hook(self, text: str) -> Iterator[Words]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from test_daemon import CHARDEV, GUEST, MOUNT, USAGE, mnt, refused  # noqa: F401
+from test_daemon import CHARDEV, GUEST, MOUNT, mnt, refused  # noqa: F401
 from world import FakeGuest, Mount, World, host, wait_for
 
 pytestmark = pytest.mark.fake("the daemon is the same with any guest")

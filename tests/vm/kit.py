@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import machines
 from machines import Debian, Host, Machine, Made
 
 HERE = Path(__file__).resolve().parent
