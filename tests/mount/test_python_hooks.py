@@ -269,14 +269,18 @@ def test_calls_of_many_threads_are_handled_one_by_one(guest: hypermem.Guest) -> 
 
 def test_several_hooks_have_one_loop(guest: hypermem.Guest) -> None:
     seen: list[str] = []
-    hooks = [guest.hook(f"fake_3_{ms}")(lambda call: seen.append(call.call)) for ms in (10, 15, 20)]
-    guest.hook("fake_1_200")(lambda call: guest.stop())
-    assert len(guest.hooks) == 4
+
+    def on_call(call: hypermem.Event) -> None:
+        seen.append(call.call)
+        if len(seen) == 9:
+            guest.stop()
+
+    hooks = [guest.hook(f"fake_3_{ms}")(on_call) for ms in (10, 15, 20)]
+    assert guest.hooks == hooks
     guest.run(20)
     assert sorted(seen) == sorted(3 * ["fake_3_10", "fake_3_15", "fake_3_20"])
-    for hook in hooks:
-        hook.close()
-    assert len(guest.hooks) == 1
+    hooks[1].close()
+    assert guest.hooks == [hooks[0], hooks[2]]
 
 
 def test_a_trace_is_only_told(guest: hypermem.Guest) -> None:
@@ -463,9 +467,12 @@ def test_a_plugin_has_its_filters_in_the_guest(world: World, tmp_path: Path) -> 
 def test_a_plugin_gets_what_it_asks_for(world: World, tmp_path: Path) -> None:
     """Also what cannot be had, and its own mistakes."""
     rc, said = run(world, tmp_path, """
+        import os, signal, threading
+
         class All(PyPlugin):
             def __init__(self, panda):
                 self.panda, self.hyp = panda, plugins.hypermem
+                self.ends = 0
                 self.log = getColoredLogger("all")
                 assert self.get_arg("a") == "b=c" and self.get_arg("none") is None
                 assert self.get_arg_bool("yes") and not self.get_arg_bool("none")
@@ -507,20 +514,26 @@ def test_a_plugin_gets_what_it_asks_for(world: World, tmp_path: Path) -> None:
                 if number == 6:
                     yield number
                 if number == 7:
-                    self.log.info("at the end")
+                    self.end("at the end")
 
             def leave(self, cpu, proto, syscall, hook, number):
                 syscall.retval = 3
                 if number == 1:
                     assert syscall.args[5] == 3
-                    self.log.info("leaves")
+                    self.end("leaves")
                     syscall.skip_syscall = True
                 yield from ()
 
+            def end(self, said):
+                self.log.info(said)
+                self.ends += 1
+                if self.ends == 2:  # but for the rest of this handler
+                    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
             def uninit(self):
                 self.log.info("uninit")
-    """, "--arg", "a=b=c", "--arg", "yes=1", "--seconds", 1)
-    assert rc == 0
+    """, "--arg", "a=b=c", "--arg", "yes=1", "--seconds", 15)
+    assert rc == 143
     assert [int(n) for n in re.findall(r"all INFO caught 5 in \\x1b\[31m (\d)\n", said)] == \
         list(range(8))
     for text in "all INFO at the end", "all INFO leaves", "all INFO uninit", ": 8 matched, ":
@@ -535,6 +548,8 @@ def test_a_plugin_gets_what_it_asks_for(world: World, tmp_path: Path) -> None:
 def test_memory_of_plugins_is_the_callers(world: World, tmp_path: Path) -> None:
     """The fake guest's own: it has no use for what pytest has put into its environment."""
     rc, said = run(world, tmp_path, """
+        import os, signal
+
         class Memory(PyPlugin):
             def __init__(self, panda):
                 self.hyp, self.log = plugins.hypermem, getColoredLogger("memory")
@@ -560,8 +575,9 @@ def test_memory_of_plugins_is_the_callers(world: World, tmp_path: Path) -> None:
                 assert (yield from hyp.read_str(at)) == "cAf\\udce9"
                 assert (yield from hyp.write_bytes(at, b"PYTEST_CURRENT_TEST=")) == 20
                 self.log.info("all well")
-    """, "--seconds", 0.5)
-    assert rc == 0 and "memory INFO all well\n" in said, said
+                os.kill(os.getpid(), signal.SIGTERM)
+    """, "--seconds", 15)
+    assert rc == 143 and "memory INFO all well\n" in said, said
 
 
 def test_plugins_are_told_of_the_end_whatever_it_is(world: World, tmp_path: Path) -> None:
