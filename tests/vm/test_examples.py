@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -247,16 +246,14 @@ def test_a_loop_over_events_lets_each_call_go(guest: Guest, mount: Mount) -> Non
 
 
 def test_a_handler_that_is_killed_stops_nobody(guest: Guest, mount: Mount) -> None:
-    with plugin(mount, RAETH / "raeth.py", "--timeout", "60") as program:
+    with plugin(mount, RAETH / "raeth.py", "--timeout", "3600") as program:
         os.kill(program.process.pid, signal.SIGSTOP)
         pid = switch(guest)
         wait_for(lambda: "matched: 1\n" in
                  (mount.mnt / "hooks" / hooks(mount)[0] / "stats").read_text())
         assert b"swRegRead" not in guest.output(pid)
-        began = time.monotonic()
         program.process.kill()
         guest.wait_output(pid, rb"swRegRead.*\n")
-        assert time.monotonic() - began < patience(30)
         guest.kill(pid)
     (name,) = hooks(mount)
     stats = (mount.mnt / "hooks" / name / "stats").read_text()

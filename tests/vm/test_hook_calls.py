@@ -13,14 +13,17 @@ from hook import (BOTH, EQ, IS_RETURN, LT, ON, REGS, RETURN, RETVAL, SIGNED, SKI
                   Hooks, Str, number)
 from lab import Guest
 from link import Link
-from machines import patience
 
 pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("kprobes")]
 
 
 def test_an_entered_call_is_told_as_it_was_made(guest: Guest, link: Link, hooks: Hooks,
                                                 call: Call) -> None:
+    def up() -> float:
+        return float(guest.run("cat /proc/uptime").out.split()[0])
+
     hooks.set(7, "ioctl", **mine(number(1, EQ, 0x89f1)))
+    before = up()
     caller = call("raw", "ioctl", 3, 0x89f1, 0x1234)
     event = hooks.next()
     assert (event.hook, event.flags, event.call, event.comm) == (7, WAITS, "ioctl", "caller")
@@ -28,8 +31,7 @@ def test_an_entered_call_is_told_as_it_was_made(guest: Guest, link: Link, hooks:
     assert (event.pid, event.tid, event.lost, event.retval) == (caller.pid, caller.pid, 0, 0)
     assert event.id and not event.regs
     assert event.stamp == link.proc(caller.pid).stamp
-    up = float(guest.run("cat /proc/uptime").out.split()[0])
-    assert up - patience(10) < event.time / 1e9 <= up + 1
+    assert before - 0.1 <= event.time / 1e9 <= up() + 0.1
     said = guest.run(f"cat /proc/{caller.pid}/syscall").out.split()
     assert not said or said[0] == b"running" or int(said[0]) == event.nr
     hooks.reply(event)

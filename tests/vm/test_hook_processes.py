@@ -12,7 +12,7 @@ import pytest
 import machines
 from caller import BOTH_HOLD, FORKS, MINE, Call, mine
 from conftest import reload
-from hook import (BOTH, COMM, COMPAT, ENABLED, ENTER, EQ, IS_COMPAT, IS_RETURN, NE, ON, OR, PID,
+from hook import (ATTENDED, BOTH, COMM, COMPAT, ENABLED, ENTER, EQ, IS_COMPAT, IS_RETURN, NE, ON, OR, PID,
                   RETURN, TID, TOLD, TRACE, WAITS, Hooks, Str, Test, fails, number, program)
 from lab import Guest
 from link import Link
@@ -251,12 +251,11 @@ def test_a_return_from_a_signal_has_no_argument_to_change(hooks: Hooks, call: Ca
 
 
 def test_calls_of_kernel_threads_are_not_seen(guest: Guest, hooks: Hooks) -> None:
-    hooks.set(1, "execve,wait4,clone,kill,newfstatat,openat,read,exit,sync,unlink", ENTER | TOLD)
+    names = "execve,wait4,clone,kill,newfstatat,openat,read,exit,sync,unlink"
+    hooks.set(1, names, ENTER | TOLD)
     guest.run("ls -l /sys/kernel >/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches")
-    hooks.remove(1)
-    seen = set()
-    while not hooks.none(0.1):
-        seen |= {hooks.next().pid for _ in range(1)}
+    hooks.set(1, names, ENTER | TRACE | ATTENDED)  # no more of them
+    seen = {hooks.next().pid for _ in range(hooks.counts(1)["sent"])}
     threads = {int(pid) for pid in guest.run(
         "grep -l '^[0-9]* ([^)]*) . 2 ' /proc/[0-9]*/stat").out.replace(
             b"/proc/", b"").replace(b"/stat", b"").split()}
