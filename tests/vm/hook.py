@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from link import DATA, WRITE_OK, Link
+from link import DATA, WRITE_OK, Frame, Link
 
 SET, REMOVE, WAIT, REPLY, COUNTS = 16 | DATA, 17, 18, 19 | DATA, 20
 
@@ -124,8 +124,9 @@ def events(data: bytes) -> list[Event]:
 class Hooks:
     """A session's hooks."""
 
-    def __init__(self, link: Link) -> None:
-        self.link = link
+    def __init__(self, link: Link, room: int = 1 << 14) -> None:
+        """With room for so many bytes of events at a time."""
+        self.link, self.room = link, room
         self._wait: int | None = None
         self._events: list[Event] = []
 
@@ -133,19 +134,19 @@ class Hooks:
         self._done(self.link.call(SET, addr=number, data=hook(names, *args, **kwargs)))
 
     def remove(self, number: int) -> None:
-        reply = self.link.call(REMOVE, addr=number)
-        if not reply.op & DATA:
-            raise OSError(reply.addr, os.strerror(reply.addr))
+        self._read(self.link.call(REMOVE, addr=number))
 
     def next(self, timeout: float | None = None) -> Event:
         while not self._events:
             if self._wait is None:
-                self._wait = self.link.send(WAIT, size=1 << 14)
+                self._wait = self.link.send(WAIT, size=self.room)
             while self._wait not in self.link._other:
                 frame = self.link.receive(timeout)
                 self.link._other[frame.tag] = frame
-            self._events = events(self.link.wait(self._wait).data)
+            reply = self.link.wait(self._wait)
             self._wait = None
+            self._read(reply)
+            self._events = events(reply.data)
         return self._events.pop(0)
 
     def none(self, seconds: float = 0.3) -> bool:
@@ -172,7 +173,12 @@ class Hooks:
         return dict(zip(COUNT_NAMES, struct.unpack("<10Q", data)))
 
     @staticmethod
-    def _done(reply: object) -> None:
+    def _read(reply: Frame) -> None:
+        if not reply.op & DATA:
+            raise OSError(reply.addr, os.strerror(reply.addr))
+
+    @staticmethod
+    def _done(reply: Frame) -> None:
         if reply.op != WRITE_OK:
             raise OSError(reply.addr, os.strerror(reply.addr))
 
