@@ -149,21 +149,45 @@ def test_registers_are_those_of_the_caller(mount: Mount, hook: Hook, caller: Cal
     assert " r-xp " in mapping(int(event["pc"], 16))
 
 
-@pytest.mark.parametrize("tests, matches", [
-    ("retval==-25", True), ("retval<0", True), ("retval==-4095..-1", True), ("retval>=0", False),
-    ("arg0==0", True), ("arg0!=0", False), ("arg1 & 0xff00 == 0x8900", True), ("arg1 & 8", False),
-    ("not arg0==1 and (arg1==1 or arg1==0x89f1)", True), ("comm^=call", True),
-    ("comm$=call", False), ("comm*=alle", True), ("uid==0", True), ("compat==0", True),
-    ("compat==1", False), ("str(arg2)==x", False), ("str(arg2)!=x", True), ("nr==0..9999", True),
-    ("str(arg0)==x", False), ("str(arg0)!=x", False), ("not str(arg0)==x", False)])
-def test_a_filter_means_the_calls_that_it_says(hook: Hook, caller: Caller, tests: str,
-                                               matches: bool) -> None:
+def test_an_argument_is_changed_by_a_reply(hook: Hook, caller: Caller) -> None:
     with hook.events() as events:
-        hook.filter(f"ioctl return trace pid=={caller.pid} {tests}")
-        before = caller.rounds()
-        wait_for(lambda: caller.rounds() > before + 2)
-        assert events.ready(20 if matches else 0.1) == matches
-        assert bool(hook.stats()["matched"]) == matches
+        hook.filter("ioctl enter return arg1==0x89f1 comm=caller")
+        hook.write("reply", f"{events.next()['id']} arg0=-1 arg2=0x10\n")
+        returned = events.next()
+        assert (returned["retval"], returned["arg2"]) == ("-9", "0x10")
+        hook.write("reply", f"{returned['id']} continue\n")
+        wait_for(lambda: caller.last("ioctl") == -9)
+    caller.goes_on()
+
+
+# Of ioctl(0, 0x89f1, ""), which fails with ENOTTY.
+TESTS = {
+    "retval==-25": True, "retval!=-25": False, "retval<0": True, "retval<-25": False,
+    "retval<=-25": True, "retval<=-26": False, "retval>-26": True, "retval>-25": False,
+    "retval>=-25": True, "retval>=0": False, "retval==-4095..-1": True, "retval!=-4095..-1": False,
+    "arg0==0": True, "arg0!=0": False, "arg1==0x89f1": True, "arg1=0x89f0..0x89ff": True,
+    "arg1!=0..0x89f0": True, "arg1 & 0xff00 == 0x8900": True, "arg1 & 0xff00 != 0x8900": False,
+    "arg1 & 1": True, "arg1 & 8": False, "arg1==1 or arg1==0x89f1": True,
+    "arg0==1 || arg1==0x89f0": False, "arg0==0 and arg1==1": False, "arg0==0 && arg1>1": True,
+    "not arg0==1 and (arg1==1 or arg1==0x89f1)": True, "!arg0==0": False,
+    "comm==caller": True, "comm!=caller": False, "comm^=call": True, "comm^=alle": False,
+    "comm$=ler": True, "comm$=call": False, "comm*=alle": True, "comm*=x": False,
+    "uid==0": True, "uid!=0": False, "compat==0": True, "compat==1": False, "tid!=1": True,
+    "nr==0..9999": True, "nr==9999": False, "str(arg2)==\"\"": True, "str(arg2)==x": False,
+    "str(arg2)!=x": True, "str(arg2)^=\"\"": True, "str(arg2)$=x": False, "str(arg2)*=x": False,
+    "str(arg0)==x": False, "str(arg0)!=x": False, "not str(arg0)==x": False,
+}
+
+
+def test_a_filter_means_the_calls_that_it_says(mount: Mount, caller: Caller) -> None:
+    hooks = [Hook(mount.mnt, str(n)) for n in range(len(TESTS))]
+    for hook, tests in zip(hooks, TESTS):
+        hook.filter(f"ioctl return trace pid=={caller.pid} ({tests})")
+    before = caller.rounds()
+    wait_for(lambda: caller.rounds() > before + 2)
+    assert {tests: bool(hook.stats()["matched"]) for hook, tests in zip(hooks, TESTS)} == TESTS
+    for hook in hooks:
+        hook.remove()
 
 
 def test_every_call_respects_the_filter(hook: Hook, caller: Caller) -> None:
