@@ -193,6 +193,18 @@ def test_a_process_is_found_by_its_numbers(guest: Guest, hooks: Hooks, call: Cal
     assert {hooks.next().tid for _ in range(6)} == {other.pid}
 
 
+def test_a_process_is_all_its_threads(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", **MINE)
+    caller = call("threads", 5)
+    first = hooks.next()  # of the first thread, which makes the others then
+    hooks.set(2, "getppid", ENTER | TOLD, **program(number(PID, EQ, caller.pid)))
+    hooks.remove(1)
+    caller.end()
+    events = [hooks.next() for _ in range(hooks.counts(2)["sent"])]
+    assert {event.pid for event in events} == {caller.pid}
+    assert len({event.tid for event in events} - {first.tid}) == 5
+
+
 def test_a_user_is_found_by_its_number(hooks: Hooks, call: Call) -> None:
     hooks.set(1, "getppid", ENTER | TOLD, **mine(number(UID, EQ, 1000)))
     root, user = call("uid", 0), call("uid", 1000)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import machines
-from caller import BOTH_HOLD, FORKS, MINE, Call, mine
+from caller import BOTH_HOLD, FORKS, MINE, Call, Caller, mine
 from conftest import reload
 from hook import (ATTENDED, BOTH, COMM, COMPAT, ENABLED, ENTER, EQ, IS_COMPAT, IS_RETURN, NE, ON, OR, PID,
                   RETURN, TID, TOLD, TRACE, WAITS, Hooks, Str, Test, fails, number, program)
@@ -42,16 +42,30 @@ def test_many_threads_wait_at_once(guest: Guest, hooks: Hooks, call: Call,
     assert hooks.counts(1)["missed"] == 0
 
 
-@pytest.mark.limit(120)
-def test_many_threads_that_wait_are_let_go_at_once(guest: Guest, hooks: Hooks, call: Call) -> None:
+def threads_that_wait(hooks: Hooks, call: Call) -> Caller:
+    """200 of them, and the first, which waits for them."""
     hooks.set(1, "getppid", BOTH, **mine(number(TID, NE, 0)), timeout_ms=3600000)
     caller = call("threads", 200)
     hooks.reply(hooks.next())
     hooks.reply(hooks.next())
     for _ in range(200):
         hooks.next()
+    return caller
+
+
+@pytest.mark.limit(120)
+def test_many_threads_that_wait_are_let_go_at_once(hooks: Hooks, call: Call) -> None:
+    caller = threads_that_wait(hooks, call)
     hooks.remove(1)
     assert b"right=200\n" in caller.end()
+
+
+@pytest.mark.limit(120)
+def test_many_threads_that_wait_are_killed_at_once(hooks: Hooks, call: Call) -> None:
+    caller = threads_that_wait(hooks, call)
+    caller.kill(signal.SIGKILL)
+    assert caller.gone()
+    assert hooks.counts(1)["killed"] == 200
 
 
 @pytest.mark.parametrize("how", ["fork", "vfork", "clone"])
@@ -218,6 +232,23 @@ def test_a_signal_during_a_hooked_call(guest: Guest, hooks: Hooks, call: Call, h
         assert hooks.none(0.3)
         assert caller.result() == -errno.EINTR
         assert hooks.counts(1)["restarted"] == 1
+
+
+def test_a_call_that_goes_on_by_another_returns_from_that_one(hooks: Hooks, call: Call) -> None:
+    """A sleep that a stop interrupts is continued by restart_syscall()."""
+    hooks.set(1, "nanosleep,nanosleep_time32", BOTH, **MINE)
+    hooks.set(2, "restart_syscall", **MINE)
+    caller = call("sleep", "nanosleep")
+    hooks.reply(hooks.next())
+    caller.said(rb"ready")
+    for sig in signal.SIGSTOP, signal.SIGCONT:
+        time.sleep(0.2)
+        caller.kill(sig)
+    event = hooks.next()
+    assert (event.hook, event.call, event.flags) == (2, "restart_syscall", WAITS)
+    assert hooks.counts(1)["restarted"] == 1
+    hooks.reply(event, retval=7)
+    assert caller.result() == 7
 
 
 @pytest.mark.limit(120)
