@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import machines
+from caller import MINE, Call
 from conftest import Kit, booted, load
+from hook import BOTH, Hooks
 from lab import Guest, LabError
 from link import Link
 from seen import mem_errno, path
@@ -178,6 +180,20 @@ def test_requests_that_sleep_do_not_keep_a_port_from_going_and_coming(guest: Gue
     plug_in()
     assert guest.run("echo well").out == b"well\n"
     slow.release()
+    wait_for(lambda: served(guest))
+
+
+@pytest.mark.needs("kprobes")
+def test_calls_that_wait_go_on_when_the_port_goes(guest: Guest, call: Call) -> None:
+    with Link(guest.hm_socket) as link:
+        link.hello()
+        hooks = Hooks(link)
+        hooks.set(1, "getppid", BOTH, **MINE, timeout_ms=3600000)
+        caller = call("getppid", 2)
+        hooks.next()
+        plug_in = unplug_port(guest)
+        assert caller.end().count(b"result=1\n") == 2
+    plug_in()
     wait_for(lambda: served(guest))
 
 

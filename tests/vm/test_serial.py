@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 import machines
+from caller import MINE, Call
 from conftest import Kit, booted, load
+from hook import BOTH, IS_RETURN, SKIPPED, WAITS, Hooks
 from lab import Guest, LabError
 from link import (CHUNK, READ, READ_PROC, READ_PROC_FILE, RESET, WRITE, Link, SerialLink,
                   header, hello_frame, stuffed)
@@ -80,6 +82,25 @@ def test_many_requests_are_in_flight(line: Path, victim: dict) -> None:
         tags = [link.send(READ, victim["pid"], victim["region"] + 8 * n, 8) for n in range(64)]
         for n, tag in reversed(list(enumerate(tags))):
             assert link.wait(tag).data == pattern(victim["region"] + 8 * n, 8)
+
+
+@pytest.mark.needs("kprobes")
+def test_hooks_work_over_it(line: Path, call: Call) -> None:
+    """That a host has left is seen when the next one says HELLO."""
+    with SerialLink(line) as link:
+        link.hello()
+        hooks = Hooks(link, CHUNK)
+        hooks.set(1, "getppid", BOTH, **MINE, timeout_ms=3600000)
+        caller = call("getppid", 2)
+        hooks.reply(hooks.next(), retval=7)
+        event = hooks.next()
+        assert (event.flags, event.retval) == (WAITS | IS_RETURN | SKIPPED, 7)
+        hooks.reply(event)
+        assert caller.result() == 7
+        hooks.next()
+    with SerialLink(line) as link:
+        link.hello()
+        assert caller.end().count(b"result=1\n") == 1
 
 
 NOISES = {
