@@ -228,6 +228,24 @@ def test_what_the_origin_reads_and_writes_in_a_read(guest: Guest, mount: Mount) 
     guest.wait_output(pid, rb"read: Modified content\n")
 
 
+def test_the_hook_of_the_manual_for_python(guest: Guest, mount: Mount, tmp_path: Path) -> None:
+    """As it is written there, but for the mount and how long it runs."""
+    code = re.search(r"```python\n(import hypermem\n.*?)```", (TOP / "docs/python.md").read_text(),
+                     re.S)[1]
+    assert code.count('"/tmp/guest"') == code.count("guest.run(8)") == 1
+    script = tmp_path / "opens.py"
+    script.write_text(code.replace("/tmp/guest", str(mount.mnt)).replace("run(8)", "run()"))
+    with running(sys.executable, script) as program:
+        wait_for(lambda: [(mount.mnt / "hooks" / name / "filter").read_text()
+                          for name in hooks(mount)] == ['openat comm=="cat"'])
+        done = guest.run("cat /etc/passwd; cat /etc/group")
+        assert done.out == guest.read_file("/etc/passwd")
+        assert done.err == b"cat: can't open '/etc/group': Permission denied\n"
+        program.wait_output(r"\d+ cat /etc/passwd\n\d+ cat /etc/group\n")
+        assert program.end(signal.SIGTERM) == 143
+    assert hooks(mount) == []
+
+
 def test_a_loop_over_events_lets_each_call_go(guest: Guest, mount: Mount) -> None:
     sys.path.insert(0, str(TOP / "fs/python"))
     import hypermem
