@@ -456,7 +456,7 @@ class VmWorld(World):
     def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
         self.guest.kill(pid, sig)
         if sig == signal.SIGKILL:
-            wait_for(lambda: self.run(["test", "-d", f"/proc/{pid}"]).rc != 0)
+            wait_for(lambda: not self.guest.has(pid))
 
     def output(self, pid: int) -> bytes:
         return self.guest.output(pid)

@@ -563,6 +563,10 @@ class Guest:
         # By name: its number is another one on MIPS.
         self.run(["kill", "-s", signal.Signals(sig).name[3:], str(pid)], check=True)
 
+    def has(self, pid: int) -> bool:
+        """The process, be it a zombie."""
+        return self.run(["test", "-d", f"/proc/{pid}"]).rc == 0
+
     def read_file(self, path: Bytes) -> bytes:
         result = self.run(["cat", path])
         if result.rc:

@@ -83,7 +83,7 @@ def churn_run(guest: Guest, *region: str, program: str = "churn") -> dict[str, A
 def check_alive(guest: Guest, said: Said) -> None:
     """It has found no fault with itself."""
     assert guest.output(said["pid"]).decode().strip() == said["line"]
-    assert guest.run(["test", "-d", f"/proc/{said['pid']}"]).rc == 0
+    assert guest.has(said["pid"])
 
 
 class Reader:
@@ -244,7 +244,7 @@ def test_a_program_is_not_taken_for_the_one_before(guest: Guest, daemon: Path,
     with Mount(daemon, guest.hm_socket, "-o", ram) as mount:
         counts = reader(mount, said, seconds, 2, "--min-steps", "10").counts()
     assert counts["exec"] > 10
-    assert guest.run(["test", "-d", f"/proc/{said['pid']}"]).rc == 0
+    assert guest.has(said["pid"])
 
 
 @pytest.mark.parametrize("ram", [REQUIRE, OFF])

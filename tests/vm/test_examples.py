@@ -107,7 +107,7 @@ def switch(guest: Guest) -> int:
 
 
 def ended(guest: Guest, pid: int) -> None:
-    wait_for(lambda: guest.run(["test", "-d", f"/proc/{pid}"]).rc != 0)
+    wait_for(lambda: not guest.has(pid))
 
 
 def test_without_a_hook_the_program_asks_for_ever(guest: Guest, mount: Mount) -> None:
