@@ -77,15 +77,61 @@ def boot(kit: Kit) -> Iterator[Callable[..., Guest]]:
         yield lambda **options: stack.enter_context(booted(kit, **options))
 
 
+class Shared:
+    """A guest for many tests; another one if a test has failed since it was asked for."""
+
+    def __init__(self, session: pytest.Session, kernel: Path, image: Path,
+                 **options: Any) -> None:
+        self._session, self._kernel, self._image = session, kernel, image
+        self._options = options
+        self._guest: Guest | None = None
+        self._failed = 0
+
+    def get(self) -> Guest:
+        if self._session.testsfailed != self._failed:
+            self.close()
+        if not self._guest:
+            self._guest = Guest.boot(self._kernel, self._image, mem="1G", **self._options)
+            self._failed = self._session.testsfailed
+        return self._guest
+
+    def close(self) -> None:
+        if self._guest:
+            self._guest.shutdown()
+        self._guest = None
+
+
+@pytest.fixture(scope="session")
+def shared(kit: Kit, request: pytest.FixtureRequest) -> Iterator[Shared]:
+    with contextlib.closing(Shared(request.session, kit.kernel, kit.image, smp=2)) as shared:
+        yield shared
+
+
 @pytest.fixture(scope="module")
-def machine(kit: Kit) -> Iterator[Guest]:
-    with booted(kit, smp=2, mem="1G") as guest:
+def machine(shared: Shared) -> Guest:
+    """The guest of a file that has no wishes of its own."""
+    return shared.get()
+
+
+@pytest.fixture(scope="session")
+def sleepers(kit: Kit, request: pytest.FixtureRequest) -> Iterator[Shared]:
+    # As ELF file a kernel does not wake up in this QEMU, with or without the module.
+    with contextlib.closing(Shared(request.session, kit.kernel / "vmlinuz", kit.image)) as shared:
+        yield shared
+
+
+@pytest.fixture
+def sleeper(sleepers: Shared) -> Iterator[Guest]:
+    """A guest that can be suspended, as far as pm_test goes."""
+    guest = sleepers.get()
+    with guest.watched():
+        guest.run("echo 1 >/sys/module/suspend/parameters/pm_test_delay", check=True)
         yield guest
 
 
 @pytest.fixture
 def guest(machine: Guest) -> Iterator[Guest]:
-    """The guest that the tests of a file share: the module is loaded, nobody is connected."""
+    """A guest that tests share: the module is loaded, nobody is connected."""
     yield machine
     machine.run("killall -9 victim slowfs 2>/dev/null")
     machine.check_console()

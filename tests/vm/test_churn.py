@@ -22,7 +22,7 @@ import pytest
 import lab
 import machines
 from machines import patience
-from conftest import Kit
+from conftest import Kit, booted
 from lab import Guest
 from world import Mount, errno_of
 
@@ -50,6 +50,12 @@ def kit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
     files |= {path: f"/bin/{name}" for name, path in lab.programs32(pytestconfig).items()}
     kernel = lab.kernel()
     return Kit(kernel, lab.initramfs(directory / "initramfs", files, kernel))
+
+
+@pytest.fixture(scope="module")
+def machine(kit: Kit) -> Iterator[Guest]:
+    with booted(kit, smp=2, mem="1G") as guest:
+        yield guest
 
 
 @pytest.fixture(scope="session")
@@ -183,22 +189,23 @@ def test_what_is_read_was_there_if_all_look_at_it(guest: Guest, daemon: Path,
     assert counts["reads"] - counts["exact"] > 20
 
 
+@pytest.mark.skipif("machines.current.cpus == 1", reason="all guests of this machine have one")
 def test_what_is_read_was_there_with_one_processor(boot: Callable[..., Guest], daemon: Path,
                                                    reader: Callable[..., Reader],
                                                    seconds: float) -> None:
     churn_is_read(daemon, boot(smp=1), reader, seconds)
 
 
-@pytest.fixture
-def two_nodes(boot: Callable[..., Guest]) -> Guest:
+@pytest.fixture(scope="module")
+def two_nodes(kit: Kit) -> Iterator[Guest]:
     """Each with memory of its own in QEMU."""
     nodes = [arg for n in range(2) for arg in
              ("-object", f"memory-backend-ram,id=node{n},size=512M",
               "-numa", f"node,memdev=node{n},cpus={n}")]
     # Two sockets: the kernel complains of one in two nodes.
-    guest = boot(smp=2, mem="1G", qemu_args=["-smp", "2,sockets=2", *nodes])
-    guest.run("test -d /sys/devices/system/node/node1", check=True)
-    return guest
+    with booted(kit, smp=2, mem="1G", qemu_args=["-smp", "2,sockets=2", *nodes]) as guest:
+        guest.run("test -d /sys/devices/system/node/node1", check=True)
+        yield guest
 
 
 @pytest.mark.needs("numa")
@@ -401,21 +408,24 @@ def test_ram_below_and_above_4_gib_is_read(boot: Callable[..., Guest], daemon: P
         mount.check()
 
 
-def change_to_tcp(guest: Guest) -> int:
-    """Its chardev listens at a port from now on, which is returned."""
-    addr = {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}
-    guest.qmp("chardev-change", id="hm", backend={
-        "type": "socket", "data": {"addr": addr, "server": True, "wait": False}})
-    names = {c["label"]: c["filename"] for c in guest.qmp("query-chardev")}
-    return int(re.search(r"tcp:127\.0\.0\.1:(\d+)", names["hm"])[1])
+@pytest.fixture
+def over_tcp(guest: Guest) -> Iterator[str]:
+    """What its chardev, which listens at a port meanwhile, is for hypermemfs."""
+    def listen(type_: str, **data: str) -> None:
+        guest.qmp("chardev-change", id="hm", backend={"type": "socket", "data": {
+            "addr": {"type": type_, "data": data}, "server": True, "wait": False}})
+
+    listen("inet", host="127.0.0.1", port="0")
+    yield guest.hm_address
+    listen("unix", path=str(guest.hm_socket))
 
 
-def test_a_chardev_that_is_no_unix_socket_has_no_window(boot: Callable[..., Guest], daemon: Path,
+def test_a_chardev_that_is_no_unix_socket_has_no_window(guest: Guest, over_tcp: str, daemon: Path,
                                                         tmp_path: Path,
                                                         reader: Callable[..., Reader],
                                                         seconds: float) -> None:
-    guest = boot(smp=2)
-    chardev = f"tcp:127.0.0.1:{change_to_tcp(guest)}"
+    chardev = over_tcp
+    assert chardev.startswith("tcp:127.0.0.1:")
     done = subprocess.run([daemon, "-o", REQUIRE, chardev, tmp_path], capture_output=True,
                           timeout=20, text=True, check=False)
     assert done.returncode == 4 and done.stderr.count("\n") == 1

@@ -87,7 +87,7 @@ def test_a_call_is_skipped_with_nothing_said(hooks: Hooks, call: Call) -> None:
     assert caller.result() == 0
 
 
-@pytest.mark.skipif("machines.current.word_bits == 32")
+@pytest.mark.skipif("machines.current.word_bits == 32", reason="a word has 32 bits")
 def test_a_result_has_as_many_bits_as_a_word(hooks: Hooks, call: Call) -> None:
     hooks.set(1, "getppid", **MINE)
     caller = call("getppid", 2)

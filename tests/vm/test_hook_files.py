@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Kit, booted
 from hooks import Hook, coming_and_going, made
 from lab import Guest
 from world import Mount, wait_for
@@ -281,17 +280,15 @@ def test_hooks_are_set_again_when_the_module_is(mount: Mount, hook: Hook, guest:
 @pytest.mark.daemon_talks
 @pytest.mark.limit(180)
 @pytest.mark.needs("reset")
-def test_hooks_are_set_again_after_a_reboot(kit: Kit, daemon: Path) -> None:
-    with booted(kit) as guest, Mount(daemon, guest.hm_socket) as mount:
-        hook = Hook(mount.mnt)
-        with hook.events() as events:
-            hook.filter("getppid trace comm=caller")
-            Caller(guest)
-            events.next()
-            guest.reboot()
-            Caller(guest)
-            assert events.ready(60)
-            assert events.next()["comm"] == "caller"
+def test_hooks_are_set_again_after_a_reboot(hook: Hook, guest: Guest) -> None:
+    with hook.events() as events:
+        hook.filter("getppid trace comm=caller")
+        Caller(guest)
+        events.next()
+        guest.reboot()
+        Caller(guest)
+        assert events.ready(60)
+        assert events.next()["comm"] == "caller"
 
 
 def test_small_reads_do_not_wait_behind_events(mount: Mount, hook: Hook, caller: Caller) -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from caller import MINE, Call, Caller, mine
-from conftest import Kit, booted, reload
+from conftest import reload
 from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, ON, RETURN, RETVAL, TOLD, WAIT, WAITS, Hooks,
                   fails, number)
 from lab import Guest
@@ -160,22 +160,20 @@ def test_the_module_goes_while_hooked_calls_sleep(guest: Guest, hooks: Hooks, ca
 
 
 @pytest.mark.needs("suspend")
-def test_a_machine_can_be_suspended_while_calls_wait(kit: Kit) -> None:
-    with booted(kit._replace(kernel=kit.kernel / "vmlinuz")) as guest:
-        guest.run("echo 1 >/sys/module/suspend/parameters/pm_test_delay", check=True)
-        guest.run("echo devices >/sys/power/pm_test", check=True)
-        with Link(guest.hm_socket) as link:
-            link.hello()
-            hooks = Hooks(link)
-            hooks.set(1, "getppid", BOTH, **MINE, timeout_ms=3600000)
-            caller = Caller(guest, "getppid", 1)
-            hooks.next()
-            link.send(WAIT, size=CHUNK)
-            guest.spawn(["sh", "-c", "echo mem >/sys/power/state && said=slept; "
-                         "echo it has ${said:-refused} >/dev/console"])
-            guest.wait_console("it has slept", timeout=40)
-            guest.wait_agent()  # its own port has been reset, too
-            assert caller.end().count(b"result=1\n") == 1
+def test_a_machine_can_be_suspended_while_calls_wait(sleeper: Guest) -> None:
+    sleeper.run("echo devices >/sys/power/pm_test", check=True)
+    with Link(sleeper.hm_socket) as link:
+        link.hello()
+        hooks = Hooks(link)
+        hooks.set(1, "getppid", BOTH, **MINE, timeout_ms=3600000)
+        caller = Caller(sleeper, "getppid", 1)
+        hooks.next()
+        link.send(WAIT, size=CHUNK)
+        sleeper.spawn(["sh", "-c", "echo mem >/sys/power/state && said=slept; "
+                       "echo hooks: it has ${said:-refused} >/dev/console"])
+        sleeper.wait_console("hooks: it has slept", timeout=40)
+        sleeper.wait_agent()  # its own port has been reset, too
+        assert caller.end().count(b"result=1\n") == 1
 
 
 def test_a_container_that_reboots_leaves_nothing(guest: Guest, hooks: Hooks) -> None:

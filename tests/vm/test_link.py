@@ -282,13 +282,13 @@ def test_a_host_that_does_not_read_is_nobodys_loss(guest: Guest, victim: dict) -
 def test_a_host_that_does_not_read_is_not_taken_for_a_hung_task(guest: Guest,
                                                                 victim: dict) -> None:
     """The link stands still for as long as it pleases, and with it who has an answer."""
-    guest.run("echo 2 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
+    guest.run("echo 1 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
     try:
         with Link(guest.hm_socket) as deaf:
             deaf.hello()
             deaf.raw(b"".join(header(READ, victim["pid"], 0x400000, BIG, tag=n)
                               for n in range(1000)))
-            time.sleep(6)
+            time.sleep(4)
             guest.check_console()
         assert served(guest, victim)
     finally:

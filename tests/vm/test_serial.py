@@ -404,13 +404,13 @@ def test_the_console_is_told_from_a_guest(guest: Guest, daemon: Path, tmp_path: 
 def test_a_host_that_does_not_listen_is_not_taken_for_a_hung_task(
         guest: Guest, line: Path, victim: dict) -> None:
     """The line stands still for as long as it pleases."""
-    guest.run("echo 2 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
+    guest.run("echo 1 >/proc/sys/kernel/hung_task_timeout_secs", check=True)
     try:
         with SerialLink(line) as deaf:
             deaf.hello()
             for n in range(200):
                 deaf.send(READ, victim["pid"], victim["region"], CHUNK)
-            time.sleep(6)
+            time.sleep(4)
             guest.check_console()
         with SerialLink(line) as link:
             link.hello()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Kit, booted
 from lab import Guest
 from link import LIST_PROCS, READ, READ_OK, Link, errno_name
 from seen import guest_mem, mem, mem_errno, path
@@ -253,19 +252,17 @@ def test_a_write_that_sleeps_holds_up_nobody(guest: Guest, slow: Slow, patient: 
 
 
 @pytest.mark.needs("suspend")
-def test_a_machine_is_not_suspended_while_a_request_sleeps(kit: Kit) -> None:
+def test_a_machine_is_not_suspended_while_a_request_sleeps(sleeper: Guest) -> None:
     """User space, which the request waits for, would sleep already."""
-    with booted(kit._replace(kernel=kit.kernel / "vmlinuz")) as guest:
-        slow = Slow(guest)
-        guest.run("echo 1 >/sys/module/suspend/parameters/pm_test_delay", check=True)
-        guest.run("echo devices >/sys/power/pm_test", check=True)
-        with Link(guest.hm_socket) as link:
-            link.hello()
-            tag = link.send(READ, slow.pid, slow.page(), 4096)
-            time.sleep(0.3)
-            assert guest.run("echo mem >/sys/power/state").rc != 0
-            assert "a request waits for user space" in guest.console()
-            assert link.call(READ, 1, 0x400000, 8).op  # the link is as it was
-            slow.release()
-            assert link.wait(tag).op == READ_OK
-        slow.close()
+    slow = Slow(sleeper)
+    sleeper.run("echo devices >/sys/power/pm_test", check=True)
+    with Link(sleeper.hm_socket) as link:
+        link.hello()
+        tag = link.send(READ, slow.pid, slow.page(), 4096)
+        time.sleep(0.3)
+        assert sleeper.run("echo mem >/sys/power/state").rc != 0
+        assert "a request waits for user space" in sleeper.console()
+        assert link.call(READ, 1, 0x400000, 8).op  # the link is as it was
+        slow.release()
+        assert link.wait(tag).op == READ_OK
+    slow.close()
