@@ -188,6 +188,18 @@ console 'ticker: the host was in here' 100
 show "tail -n 4 $work/console.log"
 want '^ticker: the host was in here'
 
+step "leave out a system call: the sleep of a second between two lines"
+show "mkdir hooks/hurry && echo 'nanosleep,clock_nanosleep comm=sleep' >hooks/hurry/filter"
+[ "$out" ] && fail "a filter is taken silently"
+show 'for n in $(seq 30); do
+    read -r event; eval "$event"
+    echo "$id skip" >hooks/hurry/reply
+done <hooks/hurry/events; echo "$call of process $pid, and 29 before it"'
+want '^[a-z_]*sleep of process [0-9]*, and 29 before it$'
+show 'cat hooks/hurry/stats'
+want '^replied: 30$' '^continued: 0$'
+show 'rmdir hooks/hurry'
+
 if [ "$keep" ]; then
     echo "$qemu" >"$work/qemu.pid"
     cat <<END
