@@ -83,7 +83,7 @@ class Worker(threading.Thread):
         self._stop_now = threading.Event()
         self.done = 0
         self.errors: set[str] = set()
-        self.wrong: list[tuple[float, Exception]] = []  # and when that action began
+        self.wrong: list[tuple[float, float, Exception]] = []  # between when and when
 
     def _use(self, fd: int) -> None:
         while not self._is_over():
@@ -100,7 +100,7 @@ class Worker(threading.Thread):
                 raise
             self._failed(error)
         except Exception as error:
-            self.wrong.append((began, error))
+            self.wrong.append((began, time.monotonic(), error))
 
     def _is_over(self) -> bool:
         return self._stop_now.is_set() or len(self.wrong) > 100
@@ -240,14 +240,15 @@ def test_a_guest_that_is_reset_under_load(guest: Guest, daemon: Path, ram: str) 
         with working(mount.mnt, areas, write=False) as workers:
             time.sleep(0.5)
             assert not errors(workers) and all(worker.done for worker in workers)
+            before = time.monotonic()
             guest.reboot(agent=False)
-            reset = time.monotonic()
+            after = time.monotonic() + 0.05
             guest.wait_agent()
             wait_for(lambda: all("ESTALE" in worker.errors for worker in workers), 60)
             if ram == "auto":  # see docs/architecture.md, "A reset machine"
                 for worker in workers:
-                    print([began - reset for began, _ in worker.wrong])
-                    worker.wrong = [(at, why) for at, why in worker.wrong if at > reset + 0.05]
+                    worker.wrong = [(began, ended, why) for began, ended, why in worker.wrong
+                                    if ended < before or began > after]
         assert errors(workers) <= LOST, errors(workers)
         fresh = Area(guest, 9)
         wait_for(lambda: mem_errno(mount, fresh.pid, fresh.addr, SIZE) == "OK")
