@@ -27,10 +27,12 @@ import machines  # noqa: E402
 from machines import Machine  # noqa: E402
 
 SUITES = {"mount": ["tests/mount"], "vm": ["tests/vm"]}
-# What another architecture is likeliest to break: bytes, numbers, addresses, comings and goings.
+# What another architecture is likeliest to break: bytes, numbers, addresses, comings and goings,
+# and where a call's arguments and result are.
 SOME = {"mount": [f"tests/mount/test_{name}.py" for name in
                   ("info", "links", "mem", "text", "typed", "window", "writes")],
-        "vm": [f"tests/vm/test_{name}.py" for name in ("builtin", "link", "serial")]}
+        "vm": [f"tests/vm/test_{name}.py" for name in
+               ("builtin", "examples", "hook_calls", "link", "serial")]}
 SUITE_SECONDS = 1800
 
 
