@@ -358,8 +358,8 @@ def test_a_32_bit_process_has_pointers_of_4_bytes(world: World, mapper32: Path,
 
 def test_an_exec_changes_how_wide_a_pointer_is(world: World, mapper32: Path) -> None:
     go = world.scratch / "go"
-    pid = world.spawn(["sh", "-c", f"until [ -e {go} ]; do sleep 0.1; done; exec {mapper32} big 4096"],
-                      file="/bin/sh")
+    wait = f"until [ -e {go} ]; do sleep 0.1; done"
+    pid = world.spawn(["sh", "-c", f"{wait}; exec {mapper32} big 4096"], file="/bin/sh")
     path = world.path(pid, "bits")
     fd = os.open(path, os.O_RDONLY)
     try:
