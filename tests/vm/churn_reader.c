@@ -68,6 +68,7 @@ static struct {
 	double seconds, at_most;	/* at_most: if the process has not done its steps until then */
 	unsigned int threads;
 	uint64_t seed, min_reads, min_words, min_steps, min_exact;
+	bool ways[CHURN_OPS];	/* that steps are to have gone */
 	enum end until;
 	bool big_endian;	/* the guest */
 } options = {
@@ -499,17 +500,27 @@ static uint64_t count_steps(struct thread *t, uint64_t ops[CHURN_OPS])
 	return steps;
 }
 
+static bool steps_suffice(struct thread *t)
+{
+	uint64_t ops[CHURN_OPS] = {};
+
+	if (count_steps(t, ops) < options.min_steps)
+		return false;
+	for (size_t op = 0; op < CHURN_OPS; op++)
+		if (options.ways[op] && !ops[op])
+			return false;
+	return true;
+}
+
 /*
  * The time is up.  A guest whose only processor has been busy with what is asked of it
  * may not have come to its steps: then it is asked less often, until it has.
  */
 static bool is_over(struct thread *t)
 {
-	uint64_t ops[CHURN_OPS] = {};
-
 	if (options.until != END_NONE || atomic_load(&enough) || now() >= options.at_most)
 		return true;
-	if (t->number == 0 && count_steps(t, ops) >= options.min_steps)
+	if (t->number == 0 && steps_suffice(t))
 		atomic_store(&enough, true);
 	usleep(20000);
 	return false;
@@ -577,13 +588,21 @@ static void require(const char *what, uint64_t is, uint64_t min)
 		     min);
 }
 
-static void require_minimums(const struct counts *c, uint64_t steps)
+static void require_steps(uint64_t steps, const uint64_t ops[CHURN_OPS])
+{
+	require("steps", steps, options.min_steps);
+	for (size_t op = 0; op < CHURN_OPS; op++)
+		if (options.ways[op])
+			require(churn_op_names[op], ops[op], 1);
+}
+
+static void require_minimums(const struct counts *c, uint64_t steps, const uint64_t ops[CHURN_OPS])
 {
 	require("reads", c->reads, options.min_reads);
 	require("words checked", c->words, options.min_words);
 	require("reads of what did not change", c->exact, options.min_exact);
 	if (options.until == END_NONE)
-		require("steps", steps, options.min_steps);
+		require_steps(steps, ops);
 	else if (!atomic_load(&ended))
 		fail("the process, or the link, was to end, and has not");
 	for (unsigned int i = 0; i < options.n_regions; i++)
@@ -631,7 +650,7 @@ static int run(void)
 		free(threads[i].buf);
 	if (atomic_load(&violated))
 		return 1;
-	require_minimums(&sum, steps);
+	require_minimums(&sum, steps, ops);
 	return 0;
 }
 
@@ -656,7 +675,21 @@ static enum end parse_end(const char *text)
 	fail("--until gone, or lost");
 }
 
-static void parse_option(int c, const char *arg)
+/* Names, with commas between them. */
+static void parse_ways(char *text)
+{
+	for (char *name = strtok(text, ","); name; name = strtok(NULL, ",")) {
+		size_t op = 0;
+
+		while (op < CHURN_OPS && strcmp(name, churn_op_names[op]) != 0)
+			op++;
+		if (op == CHURN_OPS)
+			fail("no way to change memory: %s", name);
+		options.ways[op] = true;
+	}
+}
+
+static void parse_option(int c, char *arg)
 {
 	switch (c) {
 	case 's': options.seconds = (double)parse_number(arg); break;
@@ -666,6 +699,7 @@ static void parse_option(int c, const char *arg)
 	case 'R': options.min_reads = parse_number(arg); break;
 	case 'W': options.min_words = parse_number(arg); break;
 	case 'S': options.min_steps = parse_number(arg); break;
+	case 'w': parse_ways(arg); break;
 	case 'E': options.min_exact = parse_number(arg); break;
 	case 'u': options.until = parse_end(arg); break;
 	case 'b': options.big_endian = true; break;
@@ -701,6 +735,7 @@ int main(int argc, char **argv)
 		{ "min-reads", required_argument, NULL, 'R' },
 		{ "min-words", required_argument, NULL, 'W' },
 		{ "min-steps", required_argument, NULL, 'S' },
+		{ "ways", required_argument, NULL, 'w' },
 		{ "min-exact", required_argument, NULL, 'E' },
 		{ "at-most", required_argument, NULL, 'A' },
 		{ "until", required_argument, NULL, 'u' },

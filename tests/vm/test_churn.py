@@ -174,9 +174,11 @@ WAYS = {"rewrite", "renew", "move", "fork", "lend", "forget", "hide", "split", "
 @pytest.mark.parametrize("ram", [REQUIRE, OFF])
 def test_what_is_read_was_there(guest: Guest, daemon: Path, reader: Callable[..., Reader],
                                 seconds: float, ram: str, threads: int) -> None:
-    counts = churn_is_read(daemon, guest, reader, seconds, ram, threads)
-    assert 20 < counts["exact"] < counts["reads"]
-    assert WAYS <= counts.keys()
+    counts = churn_is_read(daemon, guest, reader, seconds, ram, threads, (),
+                           "--ways", ",".join(sorted(WAYS)))
+    assert 20 < counts["exact"]
+    # A lone processor seldom does both at once.
+    assert counts["exact"] < counts["reads"] or machines.current.cpus == 1
 
 
 @pytest.mark.parametrize("region", ["tiny", "shared", "private", "thp", "tlb"])
@@ -250,7 +252,7 @@ def test_a_program_is_not_taken_for_the_one_before(guest: Guest, daemon: Path,
     said = churn(guest, "exec")
     with Mount(daemon, guest.hm_socket, "-o", ram) as mount:
         counts = reader(mount, said, seconds, 2, "--min-steps", "10").counts()
-    assert counts["exec"] > 10
+    assert counts["exec"] >= 10
     assert guest.has(said["pid"])
 
 
