@@ -143,7 +143,8 @@ def test_an_event_that_comes_twice_is_told_once(mount: Mount, fake: FakeGuest) -
 @made_up
 @pytest.mark.daemon_talks
 @pytest.mark.parametrize("how, error", [
-    ("fail=12", "ENOMEM"), ("fail=22", "EINVAL"), ("fail=0", "EPROTO"), ("close", "ENOTCONN"), ("wrong-addr", "EPROTO")])
+    ("fail=12", "ENOMEM"), ("fail=22", "EINVAL"), ("fail=0", "EPROTO"), ("close", "ENOTCONN"),
+    ("wrong-addr", "EPROTO")])
 def test_a_filter_that_cannot_be_set_says_why(mount: Mount, fake: FakeGuest, hook: Hook, how: str,
                                               error: str) -> None:
     hook.filter("fake_1_1")
