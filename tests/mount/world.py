@@ -179,12 +179,20 @@ def unmount(mnt: Path) -> None:
         subprocess.run(["timeout", "10", "fusermount3", how, mnt], stderr=subprocess.DEVNULL)
 
 
+def say_threads(pid: int) -> None:
+    """What they wait for in the kernel, if that may be known."""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            print((task / "comm").read_text() + (task / "stack").read_text(), file=sys.stderr)
+
+
 @contextlib.contextmanager
 def watchdog(seconds: float) -> Iterator[None]:
     """If it takes longer, kill the daemons: a process that waits for FUSE does not hear signals."""
     def bark() -> None:
         for mount in list(Mount.live):
             print(f"killing the daemon of {mount.mnt}: over {seconds} s", file=sys.stderr)
+            say_threads(mount.process.pid)
             mount.process.kill()
 
     timer = threading.Timer(seconds, bark)
