@@ -17,7 +17,7 @@
 #include <linux/kprobes.h>
 #include <linux/types.h>
 
-#ifdef CONFIG_PPC64
+#if defined(CONFIG_PPC64) || defined(CONFIG_X86)
 
 #include <linux/atomic.h>
 #include <linux/mm.h>
@@ -29,7 +29,7 @@ static inline void hook_text_store(const void *addr)
 {
 	struct page *page = virt_to_page(addr);
 	void *alias = vmap(&page, 1, VM_MAP, PAGE_KERNEL);
-	u32 *at, is;
+	kprobe_opcode_t *at, is;
 
 	if (!alias)
 		return;
