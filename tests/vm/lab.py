@@ -287,7 +287,8 @@ class Guest:
         words = [f"console={machine.console}", "loglevel=7", "rdinit=/init",
                  f"lab.console={console}", f"lab.hypermem={int(load_hypermem)}",
                  "proc_mem.force_override=always",  # the oracle reads PROT_NONE, too
-                 *(arg_prefix + arg for arg in hypermem_args.split()), append]
+                 *(arg_prefix + arg for arg in hypermem_args.split()), machine.append,
+                 append]
         controller = machine.virtio("virtio-serial")
         if qemu_machine.startswith("microvm"):
             controller = "virtio-serial-device"
