@@ -59,13 +59,14 @@ static void hypermem_virtio_free_vqs(struct hypermem_virtio *hv)
 /* Stop the device, then what works for it, then free what they used. */
 static void hypermem_virtio_destroy(struct hypermem_virtio *hv)
 {
-	unsigned int i;
-
 	WRITE_ONCE(hv->stopping, true);
 	wake_up(&hv->tx_wait);
 	virtio_reset_device(hv->vdev);
-	for (i = 0; i < ARRAY_SIZE(hv->receivers); i++)
-		cancel_work_sync(&hv->receivers[i].work);
+	/*
+	 * Not cancel_work_sync(): a worker may still be busy with that when it has returned, at
+	 * which destroy_workqueue() warns, and leaves the workqueue there.
+	 */
+	flush_workqueue(hv->wq);
 	hypermem_link_deinit(&hv->link);
 	hypermem_virtio_free_vqs(hv);
 	/* Not every transport waits for its interrupts when it is reset; now there are none. */
