@@ -338,7 +338,7 @@ def test_processes_of_before_a_reboot_are_stale(world: World, guest: hypermem.Gu
     addr = init.maps[0].start
     init.read_int(addr)
     world.reboot()
-    wait_for(lambda: world.path(1, "comm").exists(), 30)
+    wait_for(lambda: errno_of(world.path(1, "comm").stat) == "OK", 30)
     for call in (lambda: init.read_int(addr), lambda: init.args, lambda: unused.read_int(addr),
                  lambda: unused.comm, init.check):
         assert errno_of(call) == "ESTALE"

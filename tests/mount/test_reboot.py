@@ -16,7 +16,7 @@ def test_a_reboot_makes_open_files_stale_and_new_ones_work(world: VmWorld, victi
     with opened(world, victim.pid) as fd:
         assert os.pread(fd, 8, victim["region"]) == pattern(victim["region"], 8)
         world.reboot()
-        wait_for(lambda: world.path(1, "comm").exists(), 30)
+        wait_for(lambda: errno_of(world.path(1, "comm").stat) == "OK", 30)
         assert errno_of(lambda: os.pread(fd, 8, victim["region"])) == "ESTALE"
         assert errno_of(lambda: os.lseek(fd, 0, os.SEEK_DATA)) == "ESTALE"
     after = world.victim("mem", world.scratch)
