@@ -178,7 +178,7 @@ def test_without_the_module_the_port_is_virtio_consoles_and_udevs(debian: Guest,
         assert driver(debian) == "hypermem"
         assert debian.run(["test", "-e", NODE]).rc == 1
         assert ping(debian)
-    wait_for(lambda: path(mount, 1, "comm").exists(), 60)
+    wait_for(lambda: errno_of(path(mount, 1, "comm").stat) == "OK", 60)
     check_mounted(debian, mount)
 
 
@@ -225,7 +225,7 @@ def test_a_reboot_makes_open_files_stale_and_new_ones_work(
         assert os.pread(fd, 8, victim["region"]) == pattern(victim["region"], 8)
         debian.run(f"{setup}; sync", check=True)
         debian.reboot("systemctl reboot", BOOT)
-        wait_for(lambda: path(mount, 1, "comm").exists(), 60)
+        wait_for(lambda: errno_of(path(mount, 1, "comm").stat) == "OK", 60)
         assert errno_of(lambda: os.pread(fd, 8, victim["region"])) == "ESTALE"
     wait_running(debian)
     log = debian.run("dmesg").out.decode()
