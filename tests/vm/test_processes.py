@@ -40,11 +40,14 @@ def state(guest: Guest, pid: int) -> str:
 
 
 def mappings(guest: Guest, pid: int) -> Iterator[tuple[int, int, str]]:
-    """Those whose bytes can be had: start, size, name."""
+    """Those whose bytes the guest's /proc has: start, size, name.
+
+    Of ARM's vectors it has none, though the process can read them.
+    """
     for line in guest.read_file(f"/proc/{pid}/maps").decode().splitlines():
         start, end = (int(n, 16) for n in line.split()[0].split("-"))
         name = (line.split() + [""] * 6)[5]
-        if not name.startswith(("[vvar", "[vsyscall")):
+        if not name.startswith(("[vvar", "[vsyscall", "[vectors")):
             yield start, end - start, name
 
 
