@@ -105,7 +105,7 @@ class Reader:
              str(said["regions"]), *regions, "--seconds", str(int(seconds)),
              "--threads", str(threads), "--seed", str(random.randrange(1, 1 << 32)),
              *(["--big-endian"] if machines.current.byteorder == "big" else []),
-             *self.enough(), "--at-most", str(int(seconds + patience(20))), *options],
+             *self.enough(), "--at-most", str(int(seconds + patience(40))), *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.seconds = seconds
 
