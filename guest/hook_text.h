@@ -8,8 +8,7 @@
  * is not met, or a breakpoint that has gone is: for ever, since the kernel sees that there is
  * none, and lets the processor try again.  But what QEMU keeps goes at the next change to that
  * place.  So once each processor has done something else, the same instruction is stored again,
- * at another address of its memory.  Other architectures have their processors stand still, or
- * have not been seen to need it.
+ * at another address of its memory.  Other architectures have not been seen to need it.
  */
 #ifndef HYPERMEM_HOOK_TEXT_H
 #define HYPERMEM_HOOK_TEXT_H
