@@ -2,10 +2,11 @@
 /*
  * mem: memory and mappings of a process.
  *
- * Bytes are moved as access_process_vm() does it, the kernel's own way for debuggers:
- * it holds the pages that it touches, breaks copy-on-write and keeps caches coherent.
- * What it must not do is make memory: it would grow a stack downwards to meet an
- * address, so only what is mapped already is asked of it.
+ * What is written goes by access_process_vm(), the kernel's own way for debuggers: it holds
+ * the pages that it touches, breaks copy-on-write and keeps caches coherent.  What it must
+ * not do is make memory: it would grow a stack downwards to meet an address, so only what
+ * is mapped already is asked of it.  What is read is read from one mm: access_process_vm()
+ * takes that of the program that the process runs by now.
  */
 #include <linux/fs.h>
 #include <linux/mm.h>
@@ -25,8 +26,11 @@ u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size)
 
 	if (start != addr || !size)
 		return 0;
-	/* Beyond user space only the gate area (vsyscall, vectors) can be; it is no vma. */
-	if (addr >= mm->task_size)
+	/*
+	 * Beyond user space only the gate area (vsyscall, vectors) can be; it is no vma.  The mm
+	 * of an exec under way does not know yet how large user space is.
+	 */
+	if (mm->task_size && addr >= mm->task_size)
 		return size;
 	mmap_read_lock(mm);
 	while (end - start < size) {
@@ -124,8 +128,8 @@ static long mem_read_batch(struct mm_struct *mm, unsigned long addr, u8 *buf, u3
 #define TRIES	100
 
 /* Up to the first byte that no page has. */
-static u32 mem_read(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size,
-		    unsigned int flags)
+static u32 mem_read_pages(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size,
+			  unsigned int flags)
 {
 	unsigned int tries = 0;
 	u32 done = 0;
@@ -138,6 +142,35 @@ static u32 mem_read(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size,
 		tries = n ? 0 : tries + 1;
 		cond_resched();
 	} while (n >= 0 && tries < TRIES && done < size);
+	return done;
+}
+
+/* Device memory has no pages, but perhaps a way to be read.  Returns bytes. */
+static u32 mem_read_device(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size)
+{
+	struct vm_area_struct *vma;
+	int n = 0;
+
+	mmap_read_lock(mm);
+	vma = find_vma(mm, addr);
+	if (vma && vma->vm_start <= addr && vma->vm_ops && vma->vm_ops->access)
+		n = vma->vm_ops->access(vma, addr, buf,
+					min_t(unsigned long, size, vma->vm_end - addr), 0);
+	mmap_read_unlock(mm);
+	return max(n, 0);
+}
+
+u32 hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags)
+{
+	u32 mapped = hypermem_mem_mapped(mm, addr, size), done = 0, n;
+
+	while (done < mapped) {
+		n = mem_read_pages(mm, addr + done, buf + done, mapped - done, flags) ?:
+		    mem_read_device(mm, addr + done, buf + done, mapped - done);
+		if (!n)
+			break;
+		done += n;
+	}
 	return done;
 }
 
@@ -162,6 +195,17 @@ static void mem_prepare_write(struct mm_struct *mm, unsigned long addr, u32 size
 	}
 }
 
+static int mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf, u32 size,
+		     unsigned int flags)
+{
+	u32 mapped = hypermem_mem_mapped(mm, addr, size);
+
+	if (!mapped)
+		return 0;
+	mem_prepare_write(mm, addr, mapped);
+	return access_process_vm(task, addr, buf, mapped, flags);
+}
+
 /*
  * Returns bytes copied, -ENXIO if the process has no memory, -EIO if the first byte
  * is not mapped.
@@ -169,21 +213,14 @@ static void mem_prepare_write(struct mm_struct *mm, unsigned long addr, u32 size
 static int mem_access(struct task_struct *task, u64 addr, void *buf, u32 size, unsigned int flags)
 {
 	struct mm_struct *mm = get_task_mm(task);
-	u32 mapped, n = 0;
+	int n;
 
 	if (!mm)
 		return pid_alive(task) ? -ENXIO : -ESRCH;
-	mapped = hypermem_mem_mapped(mm, addr, size);
-	if (mapped && !(flags & FOLL_WRITE))
-		n = mem_read(mm, addr, buf, mapped, flags);
-	else if (mapped)
-		mem_prepare_write(mm, addr, mapped);
-	/*
-	 * Device memory has no pages, but perhaps a way to be read.  Not behind pages: by now
-	 * the process may run another program, in other memory.
-	 */
-	if (mapped && !n)
-		n = access_process_vm(task, addr, buf, mapped, flags);
+	if (flags & FOLL_WRITE)
+		n = mem_write(task, mm, addr, buf, size, flags);
+	else
+		n = hypermem_mem_read(mm, addr, buf, size, flags);
 	mmput(mm);
 	return n ?: -EIO;
 }

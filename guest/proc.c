@@ -175,36 +175,35 @@ static void proc_area_get(struct mm_struct *mm, struct proc_area *ret)
  * FOLL_ANON, as fs/proc does: a process that has mapped a file over its arguments
  * gets no one to wait for that file.
  */
-static int proc_access(struct hypermem_request *request, u64 addr, void *buf, u32 size)
+static u32 proc_access(struct mm_struct *mm, u64 addr, void *buf, u32 size)
 {
-	return access_process_vm(request->task, addr, buf, size, FOLL_ANON);
+	return hypermem_mem_read(mm, addr, buf, size, FOLL_ANON);
 }
 
 /* `size` bytes at addr into the reply. */
-static int proc_copy(struct hypermem_request *request, u64 addr, u64 size)
+static int proc_copy(struct hypermem_request *request, struct mm_struct *mm, u64 addr, u64 size)
 {
 	u32 want = min_t(u64, size, request->out_max);
-	int n = proc_access(request, addr, request->out, want);
 
-	request->out_size = max(n, 0);
+	request->out_size = proc_access(mm, addr, request->out, want);
 	return request->out_size == want ? 0 : -EIO;
 }
 
 /* setproctitle(3) has overwritten the end of argv: a title, at most a page of it. */
-static int proc_copy_title(struct hypermem_request *request, u64 start)
+static int proc_copy_title(struct hypermem_request *request, struct mm_struct *mm, u64 start)
 {
 	u64 offset = request->header.addr;
 	char *page;
 	size_t size;
-	int n;
+	u32 n;
 
 	if (offset >= PAGE_SIZE)
 		return 0;
 	page = (char *)__get_free_page(GFP_KERNEL);
 	if (!page)
 		return -ENOMEM;
-	n = proc_access(request, start, page, PAGE_SIZE);
-	if (n > 0) {
+	n = proc_access(mm, start, page, PAGE_SIZE);
+	if (n) {
 		size = strnlen(page, n);
 		if (size < n)
 			size++;		/* the NUL too */
@@ -213,10 +212,11 @@ static int proc_copy_title(struct hypermem_request *request, u64 start)
 		request->out_size = size;
 	}
 	free_page((unsigned long)page);
-	return n > 0 ? 0 : -EIO;
+	return n ? 0 : -EIO;
 }
 
-static int proc_args(struct hypermem_request *request, const struct proc_area *area)
+static int proc_args(struct hypermem_request *request, struct mm_struct *mm,
+		     const struct proc_area *area)
 {
 	u64 offset = request->header.addr;
 	u64 size = area->arg_end - area->arg_start;
@@ -229,50 +229,40 @@ static int proc_args(struct hypermem_request *request, const struct proc_area *a
 		title_size = area->env_end - area->arg_start;
 	if (offset >= title_size)
 		return 0;
-	if (proc_access(request, area->arg_end - 1, &last, 1) == 1 && last)
-		return proc_copy_title(request, area->arg_start);
-	return offset < size ? proc_copy(request, area->arg_start + offset, size - offset) : 0;
+	if (proc_access(mm, area->arg_end - 1, &last, 1) && last)
+		return proc_copy_title(request, mm, area->arg_start);
+	return offset < size ? proc_copy(request, mm, area->arg_start + offset, size - offset) : 0;
 }
 
-static int proc_env(struct hypermem_request *request, const struct proc_area *area)
+static int proc_env(struct hypermem_request *request, struct mm_struct *mm,
+		    const struct proc_area *area)
 {
 	u64 offset = request->header.addr;
 
 	if (!area->env_end || area->env_start >= area->env_end ||
 	    offset >= area->env_end - area->env_start)
 		return 0;
-	return proc_copy(request, area->env_start + offset,
+	return proc_copy(request, mm, area->env_start + offset,
 			 area->env_end - area->env_start - offset);
 }
 
 /*
- * access_process_vm() asks the task for its mm anew: after an exec the old area's
- * addresses would be read in the new memory.  The mm that is held here cannot come
- * back as another, so if it is still the task's afterwards it was all the time.
+ * Area and bytes are of one mm.  access_process_vm() would ask the task for its mm anew: after
+ * an exec it would look up, and make, pages of the new program at the old one's addresses.
  */
 static int proc_read_area(struct hypermem_request *request,
-			  int (*read)(struct hypermem_request *, const struct proc_area *))
+			  int (*read)(struct hypermem_request *, struct mm_struct *,
+				      const struct proc_area *))
 {
-	struct mm_struct *mm, *now;
+	struct mm_struct *mm = get_task_mm(request->task);
 	struct proc_area area;
-	bool same;
 	int rc;
 
-	do {
-		request->out_size = 0;
-		mm = get_task_mm(request->task);
-		if (!mm)
-			return pid_alive(request->task) ? 0 : -ESRCH;
-		proc_area_get(mm, &area);
-		rc = read(request, &area);
-		now = get_task_mm(request->task);
-		same = now == mm;
-		if (now)
-			mmput(now);
-		mmput(mm);
-		if (!same && !now && request->out_size)
-			return rc;	/* it exited after it was read */
-	} while (!same);
+	if (!mm)
+		return pid_alive(request->task) ? 0 : -ESRCH;
+	proc_area_get(mm, &area);
+	rc = read(request, mm, &area);
+	mmput(mm);
 	return rc;
 }
 

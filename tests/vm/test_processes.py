@@ -125,6 +125,8 @@ def test_an_exec_shows_the_old_program_or_the_new_one(guest: Guest, mount: Mount
             got["mem"] = os.pread(fd, 18002, start)  # not in order: also from the window
         except OSError as error:
             assert error.errno == errno.EIO, error  # no stack yet
+        # No stack is made longer to meet who reads below it, at no moment of an exec.
+        assert errno_of(lambda: os.pread(fd, 1, start - (1 << 20))) == "EIO"
         with lock:
             for name, data in got.items():
                 seen[name].add(data)
