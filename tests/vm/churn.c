@@ -33,6 +33,7 @@
 #define MOVE_ALL (1 << 2)	/* MPOL_MF_MOVE_ALL */
 
 #define HUGE	(2UL << 20)
+#define MAP_HUGE	(MAP_HUGETLB | 21 << MAP_HUGE_SHIFT)	/* of that size, the default or not */
 #define MIB	(1UL << 20)
 
 /* Where things are, in every process and after every exec. */
@@ -169,7 +170,7 @@ static void region_map_part(const struct region *r, char *addr, size_t size)
 		map_anon((uintptr_t)addr, size, MADV_HUGEPAGE);
 		break;
 	case TLB:
-		map_at((uintptr_t)addr, size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+		map_at((uintptr_t)addr, size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGE, -1, 0);
 		break;
 	case SHARED:
 		map_at((uintptr_t)addr, size, MAP_SHARED, r->fd, offset);
@@ -513,15 +514,12 @@ static void say_regions(const struct region *regions, unsigned int n)
 		       (void *)regions[i].addr, i, regions[i].size);
 }
 
-/* Returns how many there are, of the size that is meant here. */
+/* Returns how many there are of HUGE bytes. */
 static long tlb_pages(void)
 {
-	FILE *file;
+	FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "r+");
 	long n = 0;
 
-	if (access("/sys/kernel/mm/hugepages/hugepages-2048kB", F_OK))
-		return 0;
-	file = fopen("/proc/sys/vm/nr_hugepages", "r+");
 	if (!file)
 		return 0;
 	fprintf(file, "%d", TLB_PAGES);
@@ -725,7 +723,7 @@ static void churn_still(char **args)
 	mprotect(none, size, PROT_NONE);
 	if (tlb_pages() >= TLB_PAGES)
 		tlb = still_filled(map_at(BASE + 144 * MIB, size, MAP_PRIVATE | MAP_ANONYMOUS |
-					  MAP_HUGETLB, -1, 0), size);
+					  MAP_HUGE, -1, 0), size);
 	munmap(holes + MIB + 3 * page, page);
 	munmap(holes + 5 * MIB, 3 * page);
 	printf("pid=%d size=%zu scattered=%p huge=%p none=%p untouched=%p tlb=0x%lx shared=%p "

@@ -265,13 +265,14 @@ def test_a_module_of_another_kernel_is_refused_by_the_kernel(guest: Guest) -> No
         module = guest.read_file("/hypermem.ko")
         magic = re.search(rb"vermagic=([^\0]*)", module)[1]
         other = magic.replace(b" mod_unload", b" mod_unheard", 1)[:len(magic)]
-        symbol = module.index(b"module_layout\0", module.index(b"vermagic="))
-        word = machines.current.word_bits // 8  # with its sum, before its name
-        for changed, said in (
-                (module.replace(b"vermagic=" + magic, b"vermagic=" + other),
-                 "hypermem: version magic '.*' should be '.*'"),
-                (module[:symbol - word] + bytes(word) + module[symbol:],
-                 "hypermem: disagrees about version of symbol module_layout")):
+        refused = [(module.replace(b"vermagic=" + magic, b"vermagic=" + other),
+                    "hypermem: version magic '.*' should be '.*'")]
+        if b" modversions" in magic:  # Debian's no longer has them in 7.2
+            symbol = module.index(b"module_layout\0", module.index(b"vermagic="))
+            word = machines.current.word_bits // 8  # with its sum, before its name
+            refused.append((module[:symbol - word] + bytes(word) + module[symbol:],
+                            "hypermem: disagrees about version of symbol module_layout"))
+        for changed, said in refused:
             assert len(changed) == len(module)
             guest.write_file("/tmp/other.ko", changed)
             done = guest.run("insmod /tmp/other.ko")
