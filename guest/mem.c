@@ -12,6 +12,7 @@
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/task.h>
 #include <linux/string.h>
 
 #include "compat.h"
@@ -195,15 +196,20 @@ static void mem_prepare_write(struct mm_struct *mm, unsigned long addr, u32 size
 	}
 }
 
+/* Pages may have been waited for: another program that runs by now does not get the bytes. */
 static int mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf, u32 size,
 		     unsigned int flags)
 {
 	u32 mapped = hypermem_mem_mapped(mm, addr, size);
+	bool same;
 
 	if (!mapped)
 		return 0;
 	mem_prepare_write(mm, addr, mapped);
-	return access_process_vm(task, addr, buf, mapped, flags);
+	task_lock(task);
+	same = task->mm == mm;
+	task_unlock(task);
+	return same ? access_process_vm(task, addr, buf, mapped, flags) : 0;
 }
 
 /*
