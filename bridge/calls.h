@@ -46,6 +46,7 @@ struct hm_call {
 	uint64_t epoch;			/* which boot is meant; 0: any.  Then: which it was */
 	uint32_t session;		/* which session is meant; 0: any.  Then: which it was */
 	bool slow;			/* the guest may take longer than for others */
+	bool sure;			/* once it is sent it may be done: no signal ends the wait */
 	bool patient;			/* once it is sent it waits for ever, and for its answer alone */
 	int64_t deadline;		/* g_get_monotonic_time() */
 

@@ -210,6 +210,8 @@ static int write_chunk(struct hm_client *client, struct hm_who who, uint64_t add
 
 	hm_call_prepare(&call, HYPER_OP_WRITE, who, addr, NULL, size);
 	call.out = buf;
+	/* Whoever is told that nothing was done, as EINTR does, does it again. */
+	call.sure = true;
 	rc = hm_client_call(client, &call);
 	*ret = rc ? 0 : call.n;
 	return fault_to_io(rc);

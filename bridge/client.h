@@ -11,7 +11,7 @@
  *	-ENOTCONN	no link to the guest now, or it was lost meanwhile
  *	-ESTALE		the guest has booted (or loaded the module) anew since `who`
  *	-ETIMEDOUT	no answer within the deadline; the request may still be done
- *	-EINTR		config.interrupted() said so
+ *	-EINTR		config.interrupted() said so; a write or a reply was not sent then
  *	-ESRCH		no such process, or its pid is another process's now
  *	-EOPNOTSUPP	the guest's module does not have the operation
  *	-EPERM		the guest's module forbids it

@@ -240,6 +240,7 @@ static void reply_prepare(struct hm_call *call, uint32_t session, uint64_t id,
 {
 	hm_verdict_encode(verdict, data);
 	call_prepare(call, HYPER_OP_HOOK_REPLY, session, id);
+	call->sure = true;
 	call_put(call, data, sizeof(struct hypermem_verdict));
 }
 

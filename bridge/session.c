@@ -98,7 +98,8 @@ static int session_lead(struct hm_session *session, struct hm_call *call)
 /* In line for the turn until it comes, or the answer does. */
 static int session_follow(struct hm_session *session, struct hm_call *call)
 {
-	int rc = hm_sem_wait(&call->wake, call->deadline, session->calls.interrupted);
+	int rc = hm_sem_wait(&call->wake, call->deadline,
+			     call->sure ? NULL : session->calls.interrupted);
 
 	if (!hm_turn_leave(&session->turn, call))
 		return rc;

@@ -283,7 +283,7 @@ static int stream_lead_once(struct hm_session *session, const struct hm_call *ca
 	int rc = hm_stream_poll(session, session->fd, POLLIN, MIN(call->deadline, rest_by));
 
 	if (rc == -EINTR)
-		return interrupted && interrupted() ? -EINTR : 0;
+		return !call->sure && interrupted && interrupted() ? -EINTR : 0;
 	if (rc == -ETIMEDOUT && g_get_monotonic_time() < rest_by)
 		return rc;
 	if (!rc)

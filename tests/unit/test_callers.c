@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "bridge/hook_client.h"
 #include "tests/unit/guest.h"
 
 #define CHUNK HYPERMEM_CHUNK_SIZE
@@ -32,6 +33,7 @@ static const struct hm_who who = { GUEST_EPOCH, GUEST_PID, GUEST_STAMP };
 static gint released;		/* atomic: the guest may go on */
 static gint asked;		/* atomic: how often interrupted() was called */
 static gint interrupt;		/* atomic: what it says */
+static gint signals;		/* atomic: that have come */
 static gint warnings;		/* atomic */
 
 static void count_warning(const char *domain, GLogLevelFlags level, const char *message,
@@ -275,6 +277,7 @@ static void nothing_is_written_to_who_gave_up_while_its_data_came(void **state)
 
 static void on_signal(int signal)
 {
+	g_atomic_int_inc(&signals);
 }
 
 /* Sends a thread signals for as long as it takes. */
@@ -390,6 +393,55 @@ static void a_signal_ends_a_call_that_waits_for_its_turn(void **state)
 	check_read_again(world->client, 0x1000);
 	/* The one that was interrupted has never been sent. */
 	assert_int_equal(guest->requests, 2);
+}
+
+/* What changes something is answered late, and then what was held back. */
+static bool does_it_all_the_same(struct guest *guest, const struct hm_header *request,
+				 const uint8_t *data)
+{
+	int64_t until = g_get_monotonic_time() + PATIENCE;
+	gint before = g_atomic_int_get(&signals);
+
+	if (request->op == HYPER_OP_READ && request->addr == BAD_ADDR) {
+		guest->held[0] = *request;
+		g_atomic_int_set(&guest->n, 1);
+		return true;
+	}
+	if (request->op != HYPER_OP_WRITE && request->op != HYPER_OP_HOOK_REPLY)
+		return false;
+	while (g_atomic_int_get(&signals) < before + 20 && g_get_monotonic_time() < until)
+		g_usleep(1000);
+	guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL, request->size);
+	if (g_atomic_int_get(&guest->n))
+		guest_reply_well(guest, &guest->held[0], NULL);
+	return true;
+}
+
+/* Whoever hears EINTR does it again. */
+static void a_signal_ends_no_call_that_may_be_done(void **state)
+{
+	const struct hm_verdict verdict = { .flags = HYPER_VERDICT_SKIP };
+	struct world *world = *state;
+	struct guest *guest = world->guest;
+	struct caller reader;
+	struct killer killer;
+	GThread *thread;
+
+	connect_client(world, LONG_MS);
+	guest_script(guest, does_it_all_the_same);
+	g_atomic_int_set(&interrupt, 1);
+	killer_start(&killer);
+	assert_int_equal(hm_client_write(world->client, who, 0, "hello", 5), 5);
+	assert_int_equal(hm_client_hook_reply(world->client, 0, 1, &verdict), 0);
+	assert_int_equal(guest->requests, 2);
+	/* Nor one that another caller receives for. */
+	reader = (struct caller){ world->client };
+	thread = g_thread_new("reader", caller_thread, &reader);
+	wait_for(&guest->n, 1);
+	assert_int_equal(hm_client_write(world->client, who, 0, "hello", 5), 5);
+	killer_stop(&killer);
+	assert_int_equal(GPOINTER_TO_INT(g_thread_join(thread)), 1);
+	assert_int_equal(guest->requests, 4);
 }
 
 /* A frame that has been begun is finished; those behind it need not wait for that. */
@@ -514,6 +566,7 @@ int main(void)
 		TEST(nothing_is_written_to_who_gave_up_while_its_data_came),
 		TEST(a_signal_that_means_nothing_ends_no_call),
 		TEST(a_signal_ends_a_call_that_waits_for_its_turn),
+		TEST(a_signal_ends_no_call_that_may_be_done),
 		TEST(a_signal_ends_a_call_behind_a_frame_that_is_stuck),
 		TEST(clients_that_come_and_go_leave_no_descriptor),
 		TEST(a_link_that_is_made_again_leaves_no_descriptor),
