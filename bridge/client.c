@@ -235,7 +235,8 @@ ssize_t hm_client_write(struct hm_client *client, struct hm_who who, uint64_t ad
 		rc = write_chunk(client, who, addr + done, (const uint8_t *)buf + done, want, &n);
 		done += n;
 	} while (rc == 0 && n == want && done < size);
-	return done ? (ssize_t)done : rc;
+	/* A count says that nothing behind it was done, which only EINTR is sure of. */
+	return done && rc == -EINTR ? (ssize_t)done : hm_short_or_failed(done, rc);
 }
 
 /* If another guest is there when it matters, the call has failed with -ESTALE. */

@@ -105,8 +105,9 @@ ssize_t hm_reader_read(struct hm_reader *reader, uint64_t addr, void *buf, size_
 int hm_client_ram(struct hm_client *client, char **ret);
 
 /*
- * Returns bytes written, in order from the first.  -EIO: the first byte cannot
- * be written.  -EROFS: the client is read-only.
+ * Returns bytes written, in order from the first, and none behind them was.  -EIO: the
+ * first byte cannot be written.  -EROFS: the client is read-only.  After another
+ * error some may have been, in order, or may be yet.
  */
 ssize_t hm_client_write(struct hm_client *client, struct hm_who who, uint64_t addr,
 			const void *buf, size_t size);

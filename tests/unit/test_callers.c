@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "bridge/hook_client.h"
+#include "bridge/request.h"
 #include "tests/unit/guest.h"
 
 #define CHUNK HYPERMEM_CHUNK_SIZE
@@ -183,6 +184,56 @@ static void arguments_that_break_off_have_not_ended(void **state)
 	assert_int_equal(hm_client_read_procargs(world->client, who, 0, buf, sizeof(buf)), -ESRCH);
 	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, sizeof(buf)), -ESRCH);
 	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, CHUNK), CHUNK);
+}
+
+/* The first chunk is written; of the second nobody knows. */
+static bool silent_behind_one(struct guest *guest, const struct hm_header *request,
+			      const uint8_t *data)
+{
+	return request->op == HYPER_OP_WRITE && request->addr >= CHUNK;
+}
+
+static bool closes_behind_one(struct guest *guest, const struct hm_header *request,
+			      const uint8_t *data)
+{
+	if (request->op != HYPER_OP_WRITE || request->addr < CHUNK)
+		return false;
+	guest_hang_up(guest);
+	return true;
+}
+
+static bool nonsense_behind_one(struct guest *guest, const struct hm_header *request,
+				const uint8_t *data)
+{
+	if (request->op != HYPER_OP_WRITE || request->addr < CHUNK)
+		return false;
+	guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL, request->size + 1);
+	return true;
+}
+
+/* A short write says that nothing behind it was written. */
+static void a_write_that_may_be_done_further_is_not_short(void **state)
+{
+	static const struct {
+		guest_answer script;
+		int timeout_ms, expected;
+	} cases[] = {
+		{ silent_behind_one, SHORT_MS, -ETIMEDOUT },
+		{ closes_behind_one, LONG_MS, -ENOTCONN },
+		{ nonsense_behind_one, LONG_MS, -EPROTO },
+	};
+	struct world *world = *state;
+	const uint8_t buf[3 * CHUNK] = {};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		connect_client(world, cases[i].timeout_ms);
+		guest_script(world->guest, cases[i].script);
+		assert_int_equal(hm_client_write(world->client, who, 0, buf, sizeof(buf)),
+				 cases[i].expected);
+		guest_script(world->guest, NULL);
+		hm_client_close(world->client);
+		world->client = NULL;
+	}
 }
 
 /* -- given up ---------------------------------------------------- */
@@ -444,6 +495,57 @@ static void a_signal_ends_no_call_that_may_be_done(void **state)
 	assert_int_equal(guest->requests, 4);
 }
 
+static struct hm_calls *queued;	/* where somebody has to wait before the guest answers */
+
+/* The first write is answered when a read waits behind it; that is not before the end. */
+static bool answers_when_queued(struct guest *guest, const struct hm_header *request,
+				const uint8_t *data)
+{
+	int64_t until = g_get_monotonic_time() + PATIENCE;
+	bool empty = request->op == HYPER_OP_WRITE;
+
+	while (empty && g_get_monotonic_time() < until) {
+		g_mutex_lock(&queued->lock);
+		empty = g_queue_is_empty(&queued->queue);
+		g_mutex_unlock(&queued->lock);
+	}
+	if (request->op == HYPER_OP_WRITE)
+		g_atomic_int_set(&interrupt, 1);
+	else
+		wait_until_released();
+	return false;
+}
+
+static gpointer second_thread(gpointer arg)
+{
+	struct world *world = arg;
+	uint8_t byte;
+
+	wait_for(&world->guest->requests, 1);
+	return GINT_TO_POINTER(hm_client_read(world->client, who, 0, &byte, 1));
+}
+
+static void a_signal_between_two_chunks_says_what_was_written(void **state)
+{
+	struct world *world = *state;
+	struct guest *guest = world->guest;
+	const uint8_t buf[2 * CHUNK] = {};
+	struct killer killer;
+	GThread *thread;
+
+	guest->max_inflight = 1;
+	connect_client(world, LONG_MS);
+	queued = &world->client->session.calls;
+	guest_script(guest, answers_when_queued);
+	thread = g_thread_new("second", second_thread, world);
+	killer_start(&killer);
+	assert_int_equal(hm_client_write(world->client, who, 0, buf, sizeof(buf)), CHUNK);
+	killer_stop(&killer);
+	g_atomic_int_set(&released, 1);
+	assert_int_equal(GPOINTER_TO_INT(g_thread_join(thread)), 1);
+	assert_int_equal(guest->written->len, CHUNK);
+}
+
 /* A frame that has been begun is finished; those behind it need not wait for that. */
 static void a_signal_ends_a_call_behind_a_frame_that_is_stuck(void **state)
 {
@@ -562,11 +664,13 @@ int main(void)
 		TEST(a_chunk_that_never_comes_is_not_the_end_of_memory),
 		TEST(a_process_that_goes_away_is_not_the_end_of_memory),
 		TEST(arguments_that_break_off_have_not_ended),
+		TEST(a_write_that_may_be_done_further_is_not_short),
 		TEST(a_tag_that_is_owed_is_given_to_nobody_else),
 		TEST(nothing_is_written_to_who_gave_up_while_its_data_came),
 		TEST(a_signal_that_means_nothing_ends_no_call),
 		TEST(a_signal_ends_a_call_that_waits_for_its_turn),
 		TEST(a_signal_ends_no_call_that_may_be_done),
+		TEST(a_signal_between_two_chunks_says_what_was_written),
 		TEST(a_signal_ends_a_call_behind_a_frame_that_is_stuck),
 		TEST(clients_that_come_and_go_leave_no_descriptor),
 		TEST(a_link_that_is_made_again_leaves_no_descriptor),
