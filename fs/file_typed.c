@@ -3,7 +3,7 @@
  * file_typed: pid/N/int/ADDR and its like: what is in memory at an address, as text;
  * and pid/N/bits, which says how wide a pointer is there.
  *
- * Reading from the start asks the guest, once.  What is written must come in one piece:
+ * Reading from the start asks the guest, once; of a pointer, how wide it is, too.  What is written must come in one piece:
  * nothing is kept to be put together with what may follow.
  */
 #include <errno.h>
@@ -61,25 +61,28 @@ static void number_print(const struct number_type *type, size_t size, uint64_t n
 	g_byte_array_append(text, (const guint8 *)line, (guint)strlen(line));
 }
 
-static size_t pointer_size(const struct hm_proc *proc)
-{
-	return proc->flags & HYPER_PROC_32BIT ? 4 : 8;
-}
-
-/* Only exec changes a pointer's size, which is therefore an attribute: at most a second old. */
-static int number_size(const struct hmfs_file *file, size_t *ret)
+/* Asked for now: it changes with exec, and what is next to a narrow pointer is not its own. */
+static int pointer_size(const struct hmfs_file *file, size_t *ret)
 {
 	struct hm_proc proc;
+	uint64_t epoch;
 	int rc;
 
+	rc = hm_client_read_proc(file->fs->client, file->who.pid, &proc, &epoch);
+	if (rc < 0)
+		return rc;
+	if (epoch != file->who.epoch)
+		return -ESTALE;
+	if (proc.stamp != file->who.stamp)
+		return -ESRCH;
+	*ret = proc.flags & HYPER_PROC_32BIT ? 4 : 8;
+	return 0;
+}
+
+static int number_size(const struct hmfs_file *file, size_t *ret)
+{
 	*ret = number_types[file->node.row->arg].size;
-	if (*ret)
-		return 0;
-	/* If it is another process by now, what comes next fails. */
-	rc = hmfs_procs_get(file->fs->procs, file->who.pid, &proc, NULL);
-	if (rc == 0)
-		*ret = pointer_size(&proc);
-	return rc;
+	return *ret ? 0 : pointer_size(file, ret);
 }
 
 static int number_make(struct hmfs_file *file, GByteArray *text)
@@ -160,19 +163,14 @@ ssize_t hmfs_str_write(struct hmfs_file *file, const void *buf, size_t size, off
 
 static int bits_make(struct hmfs_file *file, GByteArray *text)
 {
-	struct hm_proc proc;
 	char line[16];
-	uint64_t epoch;
+	size_t size;
 	int rc;
 
-	rc = hm_client_read_proc(file->fs->client, file->who.pid, &proc, &epoch);
+	rc = pointer_size(file, &size);
 	if (rc < 0)
 		return rc;
-	if (epoch != file->who.epoch)
-		return -ESTALE;
-	if (proc.stamp != file->who.stamp)
-		return -ESRCH;
-	g_snprintf(line, sizeof(line), "%zu\n", 8 * pointer_size(&proc));
+	g_snprintf(line, sizeof(line), "%zu\n", 8 * size);
 	g_byte_array_append(text, (const guint8 *)line, (guint)strlen(line));
 	return 0;
 }
