@@ -20,14 +20,20 @@
 #include <linux/ptrace.h>
 #include <linux/sched.h>
 #include <linux/sched/coredump.h>
+#include <linux/sched/signal.h>
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
 #include <linux/sched/exec_state.h>
 #endif
 #include <linux/slab.h>
 #include <linux/tty.h>
 #include <linux/tty_ldisc.h>
+#include <linux/uaccess.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
+
+#ifdef CONFIG_X86_64
+#include <asm/vsyscall.h>
+#endif
 
 /* d9679d0013a6 "virtio: wrap config->reset calls" */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
@@ -153,19 +159,55 @@ static inline long hypermem_get_pages_locked(struct mm_struct *mm, unsigned long
 #endif
 }
 
-/* The same, with the mappings not locked before or afterwards. */
-static inline long hypermem_get_pages(struct mm_struct *mm, unsigned long addr, unsigned long n,
-				      unsigned int flags, struct page **pages)
+/*
+ * An address without what the processor ignores of it.  Where that differs from process to
+ * process (x86's LAM, RISC-V's pointer masking), one with a tag is no address here.
+ */
+static inline unsigned long hypermem_untagged(unsigned long addr)
 {
-	int locked = 1;
-	long got;
-
-	mmap_read_lock(mm);
-	got = hypermem_get_pages_locked(mm, addr, n, flags, pages, &locked);
-	if (locked)
-		mmap_read_unlock(mm);
-	return got;
+#ifdef CONFIG_ARM64
+	return untagged_addr(addr);
+#else
+	return addr;
+#endif
 }
+
+/* The page above all of a process's own that some kernels give it: vsyscall, vectors. */
+static inline bool hypermem_is_gate(unsigned long addr)
+{
+#if defined(CONFIG_X86_64)
+	return (addr & PAGE_MASK) == VSYSCALL_ADDR;
+#elif defined(CONFIG_ARM)
+	return (addr & PAGE_MASK) == 0xffff0000;
+#else
+	return false;
+#endif
+}
+
+/*
+ * Held, the process does not begin to run another program.  False: it is about to.  f7cfd871ae0c
+ * "exec: Transform exec_update_mutex into a rw_semaphore", which is in 5.10.6, too
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 7)
+static inline bool hypermem_exec_trylock(struct task_struct *task)
+{
+	return true;
+}
+
+static inline void hypermem_exec_unlock(struct task_struct *task)
+{
+}
+#else
+static inline bool hypermem_exec_trylock(struct task_struct *task)
+{
+	return down_read_trylock(&task->signal->exec_update_lock);
+}
+
+static inline void hypermem_exec_unlock(struct task_struct *task)
+{
+	up_read(&task->signal->exec_update_lock);
+}
+#endif
 
 /*
  * To sleep as a killable task that does not keep the machine from being suspended.  f5d39b020809

@@ -16,6 +16,7 @@
 #include <linux/uidgid.h>
 #include <linux/user_namespace.h>
 
+#include "compat.h"
 #include "hook.h"
 
 static int test_check(const struct hook *hook, const struct hook_test *test)
@@ -138,12 +139,15 @@ static enum hook_match test_user_string(const struct hook *hook, const struct ho
 				  frame->args[test->field - HYPER_FIELD_ARG0];
 	char *string = kmalloc(HYPER_STRING_MAX, GFP_KERNEL);
 	enum hook_match match = HOOK_PERHAPS;
-	long n;
+	long n, mapped;
 
 	if (!string)
 		return match;
-	n = strncpy_from_user(string, from, HYPER_STRING_MAX);
-	if (n >= 0 && n < HYPER_STRING_MAX)
+	/* A fault just below the stack would make it longer. */
+	mapped = hypermem_mem_mapped(current->mm, hypermem_untagged((unsigned long)from),
+				     HYPER_STRING_MAX);
+	n = mapped ? strncpy_from_user(string, from, mapped) : -EFAULT;
+	if (n >= 0 && n < mapped)
 		match = string_compare(hook, test, string, n);
 	kfree(string);
 	cond_resched();		/* a millisecond's work, of which there may be many */

@@ -20,28 +20,48 @@
 
 #define BATCH	16		/* pages that are looked up at a time */
 
-u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size)
+/* With the mappings locked. */
+static u32 mem_mapped(struct mm_struct *mm, unsigned long addr, u32 size)
 {
-	unsigned long start = addr, end = start;
+	unsigned long end = addr;
 	struct vm_area_struct *vma;
 
-	if (start != addr || !size)
-		return 0;
-	/*
-	 * Beyond user space only the gate area (vsyscall, vectors) can be; it is no vma.  The mm
-	 * of an exec under way does not know yet how large user space is.
-	 */
-	if (mm->task_size && addr >= mm->task_size)
-		return size;
-	mmap_read_lock(mm);
-	while (end - start < size) {
+	while (end - addr < size) {
 		vma = find_vma(mm, end);
 		if (!vma || vma->vm_start > end)
 			break;
 		end = vma->vm_end;
 	}
+	if (end == addr && hypermem_is_gate(addr))	/* it is no vma */
+		end = (addr & PAGE_MASK) + PAGE_SIZE;
+	return min_t(unsigned long, end - addr, size);
+}
+
+u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size)
+{
+	u32 mapped;
+
+	if ((unsigned long)addr != addr)
+		return 0;
+	mmap_read_lock(mm);
+	mapped = mem_mapped(mm, addr, size);
 	mmap_read_unlock(mm);
-	return min_t(unsigned long, end - start, size);
+	return mapped;
+}
+
+long hypermem_mem_get_pages(struct mm_struct *mm, unsigned long addr, unsigned long n,
+			    unsigned int flags, struct page **pages)
+{
+	int locked = 1;
+	long got = -EFAULT;
+
+	mmap_read_lock(mm);
+	n = mem_mapped(mm, addr, n * PAGE_SIZE) / PAGE_SIZE;
+	if (n)
+		got = hypermem_get_pages_locked(mm, addr, n, flags, pages, &locked);
+	if (locked)
+		mmap_read_unlock(mm);
+	return got;
 }
 
 /*
@@ -102,14 +122,16 @@ static void mem_put_pages(struct page **pages, long n)
 static long mem_read_batch(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size,
 			   unsigned int flags)
 {
-	unsigned long n = min_t(unsigned long, BATCH,
-				DIV_ROUND_UP(offset_in_page(addr) + size, PAGE_SIZE));
 	struct page *pages[BATCH], *again[BATCH];
-	long got, got_again = 0, same = 0;
+	long got = -EFAULT, got_again = 0, same = 0;
 	int locked = 1;
 
 	mmap_read_lock(mm);
-	got = hypermem_get_pages_locked(mm, addr, n, flags, pages, &locked);
+	size = mem_mapped(mm, addr, min_t(u32, size, BATCH * PAGE_SIZE - offset_in_page(addr)));
+	if (size)
+		got = hypermem_get_pages_locked(mm, addr,
+						DIV_ROUND_UP(offset_in_page(addr) + size, PAGE_SIZE),
+						flags, pages, &locked);
 	if (got > 0 && locked) {
 		mem_copy_pages(pages, got, addr, buf, size);
 		got_again = hypermem_get_pages_locked(mm, addr, got, flags, again, &locked);
@@ -128,9 +150,9 @@ static long mem_read_batch(struct mm_struct *mm, unsigned long addr, u8 *buf, u3
 /* Lookups that had to wait, or whose pages went, one after the other: the machine thrashes. */
 #define TRIES	100
 
-/* Up to the first byte that no page has. */
-static u32 mem_read_pages(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size,
-			  unsigned int flags)
+/* Bytes, or if there are none why: -EFAULT: there is no page. */
+static long mem_read_pages(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size,
+			   unsigned int flags)
 {
 	unsigned int tries = 0;
 	u32 done = 0;
@@ -143,36 +165,44 @@ static u32 mem_read_pages(struct mm_struct *mm, unsigned long addr, u8 *buf, u32
 		tries = n ? 0 : tries + 1;
 		cond_resched();
 	} while (n >= 0 && tries < TRIES && done < size);
-	return done;
+	return done ?: n ?: -EAGAIN;
 }
 
-/* Device memory has no pages, but perhaps a way to be read.  Returns bytes. */
-static u32 mem_read_device(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size)
+/*
+ * Device memory has no pages, but perhaps a way to be read: a page at a time, since
+ * generic_access_phys() looks up no more.  Returns bytes.
+ */
+static long mem_read_device(struct mm_struct *mm, unsigned long addr, u8 *buf, u32 size)
 {
 	struct vm_area_struct *vma;
 	int n = 0;
 
+	size = min_t(u32, size, PAGE_SIZE - offset_in_page(addr));
 	mmap_read_lock(mm);
 	vma = find_vma(mm, addr);
 	if (vma && vma->vm_start <= addr && vma->vm_ops && vma->vm_ops->access)
-		n = vma->vm_ops->access(vma, addr, buf,
-					min_t(unsigned long, size, vma->vm_end - addr), 0);
+		n = vma->vm_ops->access(vma, addr, buf, size, 0);
 	mmap_read_unlock(mm);
 	return max(n, 0);
 }
 
-u32 hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags)
+int hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags)
 {
-	u32 mapped = hypermem_mem_mapped(mm, addr, size), done = 0, n;
+	unsigned long start = hypermem_untagged(addr);
+	u32 done = 0;
+	long n = -EFAULT;
 
-	while (done < mapped) {
-		n = mem_read_pages(mm, addr + done, buf + done, mapped - done, flags) ?:
-		    mem_read_device(mm, addr + done, buf + done, mapped - done);
-		if (!n)
+	if ((unsigned long)addr != addr)
+		return -EIO;
+	while (done < size) {
+		n = mem_read_pages(mm, start + done, buf + done, size - done, flags);
+		if (n == -EFAULT)
+			n = mem_read_device(mm, start + done, buf + done, size - done) ?: -EIO;
+		if (n < 0)
 			break;
 		done += n;
 	}
-	return done;
+	return done ?: n;
 }
 
 /*
@@ -183,64 +213,73 @@ static void mem_prepare_write(struct mm_struct *mm, unsigned long addr, u32 size
 {
 	unsigned long pages_n = DIV_ROUND_UP(offset_in_page(addr) + size, PAGE_SIZE);
 	struct page *pages[BATCH];
-	long got, i;
+	long got;
 
 	for (addr &= PAGE_MASK; pages_n; addr += got * PAGE_SIZE, pages_n -= got) {
-		got = hypermem_get_pages(mm, addr, min_t(unsigned long, pages_n, BATCH),
-					 FOLL_FORCE | FOLL_WRITE, pages);
-		for (i = 0; i < got; i++)
-			put_page(pages[i]);
+		got = hypermem_mem_get_pages(mm, addr, min_t(unsigned long, pages_n, BATCH),
+					     FOLL_FORCE | FOLL_WRITE, pages);
 		if (got <= 0)
 			break;
+		mem_put_pages(pages, got);
 		cond_resched();
 	}
 }
 
-/* Pages may have been waited for: another program that runs by now does not get the bytes. */
-static int mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf, u32 size,
-		     unsigned int flags)
+/* A page at a time: what is behind it may be no memory of this mapping, or not be mapped. */
+static u32 mem_write_pages(struct task_struct *task, struct mm_struct *mm, unsigned long addr,
+			   void *buf, u32 size)
 {
-	u32 mapped = hypermem_mem_mapped(mm, addr, size);
-	bool same;
+	u32 done = 0, part;
+	int n;
 
-	if (!mapped)
-		return 0;
-	mem_prepare_write(mm, addr, mapped);
-	task_lock(task);
-	same = task->mm == mm;
-	task_unlock(task);
-	return same ? access_process_vm(task, addr, buf, mapped, flags) : 0;
+	while (done < size) {
+		part = min_t(u32, size - done, PAGE_SIZE - offset_in_page(addr + done));
+		if (hypermem_mem_mapped(mm, addr + done, part) != part)
+			break;
+		n = access_process_vm(task, addr + done, buf + done, part,
+				      FOLL_FORCE | FOLL_WRITE);
+		if (n <= 0)
+			break;
+		done += n;
+		cond_resched();
+	}
+	return done;
 }
 
 /*
- * Returns bytes copied, -ENXIO if the process has no memory, -EIO if the first byte
- * is not mapped.
+ * access_process_vm() takes the memory of the program that the process runs by then, and the
+ * pages may have been waited for: that must still be the one that was looked at.
  */
-static int mem_access(struct task_struct *task, u64 addr, void *buf, u32 size, unsigned int flags)
+static int mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf, u32 size)
 {
-	struct mm_struct *mm = get_task_mm(task);
-	int n;
+	unsigned long start = hypermem_untagged(addr);
+	u32 mapped = 0, done = 0;
 
-	if (!mm)
-		return pid_alive(task) ? -ENXIO : -ESRCH;
-	if (flags & FOLL_WRITE)
-		n = mem_write(task, mm, addr, buf, size, flags);
-	else
-		n = hypermem_mem_read(mm, addr, buf, size, flags);
-	mmput(mm);
-	return n ?: -EIO;
+	if ((unsigned long)addr == addr)
+		mapped = hypermem_mem_mapped(mm, start, size);
+	if (!mapped)
+		return -EIO;
+	mem_prepare_write(mm, start, mapped);
+	if (!hypermem_exec_trylock(task))
+		return -EIO;
+	if (READ_ONCE(task->mm) == mm)
+		done = mem_write_pages(task, mm, start, buf, mapped);
+	hypermem_exec_unlock(task);
+	return done ?: -EIO;
 }
 
 int hypermem_read(struct hypermem_request *request)
 {
+	struct mm_struct *mm;
 	int n;
 
 	if (!request->out_max)
 		return 0;
-	n = mem_access(request->task, request->header.addr, request->out, request->out_max,
-		       FOLL_FORCE);
-	if (n == -ENXIO)
-		return 0;
+	mm = get_task_mm(request->task);
+	if (!mm)
+		return pid_alive(request->task) ? 0 : -ESRCH;
+	n = hypermem_mem_read(mm, request->header.addr, request->out, request->out_max, FOLL_FORCE);
+	mmput(mm);
 	if (n < 0)
 		return n;
 	request->out_size = n;
@@ -250,19 +289,24 @@ int hypermem_read(struct hypermem_request *request)
 int hypermem_write(struct hypermem_request *request)
 {
 	u32 size = request->header.size;
+	struct mm_struct *mm;
 	int n;
 
 	if (!size)
 		return 0;
-	n = mem_access(request->task, request->header.addr, request->data, size,
-		       FOLL_FORCE | FOLL_WRITE);
+	mm = get_task_mm(request->task);
+	if (!mm)
+		return pid_alive(request->task) ? -EIO : -ESRCH;
+	n = mem_write(request->task, mm, request->header.addr, request->data, size);
+	mmput(mm);
 	if (n < 0)
-		return n == -ENXIO ? -EIO : n;
+		return n;
 	request->out_size = n;
 	return n == size ? 0 : -EIO;
 }
 
-int hypermem_read_str(struct hypermem_request *request)
+/* Of one mm: strings of two programs are not joined. */
+static int mem_read_str(struct hypermem_request *request, struct mm_struct *mm)
 {
 	u64 addr = request->header.addr;
 	u8 *nul;
@@ -272,10 +316,9 @@ int hypermem_read_str(struct hypermem_request *request)
 		u32 size = min_t(u32, request->out_max - request->out_size,
 				 PAGE_SIZE - offset_in_page(addr));
 
-		n = mem_access(request->task, addr, request->out + request->out_size, size,
-			       FOLL_FORCE);
+		n = hypermem_mem_read(mm, addr, request->out + request->out_size, size, FOLL_FORCE);
 		if (n < 0)
-			return n == -ENXIO ? -EIO : n;
+			return n;
 		nul = memchr(request->out + request->out_size, 0, n);
 		if (nul) {
 			request->out_size = nul + 1 - request->out;
@@ -287,6 +330,18 @@ int hypermem_read_str(struct hypermem_request *request)
 		addr += n;
 	}
 	return 0;
+}
+
+int hypermem_read_str(struct hypermem_request *request)
+{
+	struct mm_struct *mm = get_task_mm(request->task);
+	int rc;
+
+	if (!mm)
+		return pid_alive(request->task) ? -EIO : -ESRCH;
+	rc = mem_read_str(request, mm);
+	mmput(mm);
+	return rc;
 }
 
 static void map_fill(const struct vm_area_struct *vma, struct hypermem_map_record *rec)

@@ -160,8 +160,14 @@ int hypermem_read_str(struct hypermem_request *request);
 int hypermem_list_maps(struct hypermem_request *request);
 /* How many of the `size` bytes at addr are mapped without a gap, no stack being grown. */
 u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size);
-/* Read what pages hold (flags: FOLL_*); bytes, up to the first that is not mapped or has no page. */
-u32 hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags);
+/* Up to n pages that are mapped from addr on, each with a reference; or -errno. */
+long hypermem_mem_get_pages(struct mm_struct *mm, unsigned long addr, unsigned long n,
+			    unsigned int flags, struct page **pages);
+/*
+ * Read (flags: FOLL_*) up to the first byte that cannot be had: how many, or if there are none
+ * why.  -EIO: not mapped.
+ */
+int hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags);
 
 /* proc.c */
 int hypermem_read_procargs(struct hypermem_request *request);

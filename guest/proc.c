@@ -108,8 +108,9 @@ int hypermem_read_proc(struct hypermem_request *request)
 	struct hypermem_proc_record rec;
 
 	proc_fill(request->task, proc_boot_time(), &rec);
-	if (!rec.pid)
-		return -ESRCH;	/* it has just been reaped */
+	/* Reaped meanwhile, or a thread of it that has executed a program has taken its place. */
+	if (!pid_alive(request->task) || rec.pid != request->header.pid)
+		return -ESRCH;
 	hypermem_put_proc(request, &rec);
 	return 0;
 }
@@ -139,6 +140,7 @@ int hypermem_list_procs(struct hypermem_request *request)
 	struct hypermem_proc_record rec;
 	s64 boot = proc_boot_time();
 	struct task_struct *task;
+	bool alive;
 	u32 pid;
 
 	request->out_addr = 0;
@@ -146,8 +148,12 @@ int hypermem_list_procs(struct hypermem_request *request)
 		return 0;
 	for (pid = max_t(u32, request->header.addr, 1); (task = proc_next(&pid)); pid++) {
 		proc_fill(task, boot, &rec);
+		alive = pid_alive(task) && rec.pid == pid;
 		put_task_struct(task);
-		rec.pid = pid;
+		if (!alive) {
+			pid--;		/* who has that pid now? */
+			continue;
+		}
 		if (!hypermem_put_proc(request, &rec)) {
 			request->out_addr = pid;
 			break;
@@ -175,7 +181,7 @@ static void proc_area_get(struct mm_struct *mm, struct proc_area *ret)
  * FOLL_ANON, as fs/proc does: a process that has mapped a file over its arguments
  * gets no one to wait for that file.
  */
-static u32 proc_access(struct mm_struct *mm, u64 addr, void *buf, u32 size)
+static int proc_access(struct mm_struct *mm, u64 addr, void *buf, u32 size)
 {
 	return hypermem_mem_read(mm, addr, buf, size, FOLL_ANON);
 }
@@ -184,9 +190,12 @@ static u32 proc_access(struct mm_struct *mm, u64 addr, void *buf, u32 size)
 static int proc_copy(struct hypermem_request *request, struct mm_struct *mm, u64 addr, u64 size)
 {
 	u32 want = min_t(u64, size, request->out_max);
+	int n = want ? proc_access(mm, addr, request->out, want) : 0;
 
-	request->out_size = proc_access(mm, addr, request->out, want);
-	return request->out_size == want ? 0 : -EIO;
+	if (n < 0)
+		return n;
+	request->out_size = n;
+	return n == want ? 0 : -EIO;
 }
 
 /* setproctitle(3) has overwritten the end of argv: a title, at most a page of it. */
@@ -195,7 +204,7 @@ static int proc_copy_title(struct hypermem_request *request, struct mm_struct *m
 	u64 offset = request->header.addr;
 	char *page;
 	size_t size;
-	u32 n;
+	int n;
 
 	if (offset >= PAGE_SIZE)
 		return 0;
@@ -203,7 +212,7 @@ static int proc_copy_title(struct hypermem_request *request, struct mm_struct *m
 	if (!page)
 		return -ENOMEM;
 	n = proc_access(mm, start, page, PAGE_SIZE);
-	if (n) {
+	if (n > 0) {
 		size = strnlen(page, n);
 		if (size < n)
 			size++;		/* the NUL too */
@@ -212,7 +221,7 @@ static int proc_copy_title(struct hypermem_request *request, struct mm_struct *m
 		request->out_size = size;
 	}
 	free_page((unsigned long)page);
-	return n ? 0 : -EIO;
+	return min(n, 0);
 }
 
 static int proc_args(struct hypermem_request *request, struct mm_struct *mm,
@@ -229,7 +238,7 @@ static int proc_args(struct hypermem_request *request, struct mm_struct *mm,
 		title_size = area->env_end - area->arg_start;
 	if (offset >= title_size)
 		return 0;
-	if (proc_access(mm, area->arg_end - 1, &last, 1) && last)
+	if (proc_access(mm, area->arg_end - 1, &last, 1) == 1 && last)
 		return proc_copy_title(request, mm, area->arg_start);
 	return offset < size ? proc_copy(request, mm, area->arg_start + offset, size - offset) : 0;
 }

@@ -138,12 +138,32 @@ bool hypermem_request_try_complete(struct hypermem_request *request)
 	return false;
 }
 
+/* The task is dead.  A thread of it that executes a program takes its place: that is meant, too. */
+static bool hypermem_request_follow(struct hypermem_request *request)
+{
+	struct task_struct *task;
+
+	if (!request->task || pid_alive(request->task))
+		return false;
+	task = hypermem_task_get(&request->header);
+	if (!task)
+		return false;
+	put_task_struct(request->task);
+	request->task = task;
+	request->out_size = 0;
+	request->out_addr = request->header.addr;
+	return true;
+}
+
 void hypermem_request_do(struct hypermem_request *request)
 {
 	int rc = hypermem_request_check(request);
 
-	if (!rc)
-		rc = request->op->handle(request);
+	if (!rc) {
+		do {
+			rc = request->op->handle(request);
+		} while (rc == -ESRCH && hypermem_request_follow(request));
+	}
 	if (rc != -EINPROGRESS)
 		hypermem_request_complete(request, rc);
 }

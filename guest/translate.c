@@ -265,8 +265,8 @@ static u32 translate_pages(struct hypermem_request *request, struct mm_struct *m
 	long got, i;
 
 	do {
-		got = hypermem_get_pages(mm, addr + (unsigned long)done * PAGE_SIZE,
-					 min_t(u32, n - done, BATCH), FOLL_FORCE, pages);
+		got = hypermem_mem_get_pages(mm, addr + (unsigned long)done * PAGE_SIZE,
+					     min_t(u32, n - done, BATCH), FOLL_FORCE, pages);
 		for (i = 0; i < got; i++) {
 			if (room)
 				room = run_add(request, &run, page_to_phys(pages[i]));

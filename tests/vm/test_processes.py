@@ -386,10 +386,27 @@ def test_below_a_stack_there_is_nothing_and_it_does_not_grow(guest: Guest, mount
     maps = guest.read_file(f"/proc/{pid}/maps")
     stack = next(start for start, _, name in mappings(guest, pid) if name == "[stack]")
     check_nothing_grows(mount, pid, stack)
+    check_nothing_grows(mount, pid, stack | 1 << 56)
     assert guest.read_file(f"/proc/{pid}/maps") == maps
     with opened(path(mount, pid, "mem"), os.O_RDWR) as fd:
         saved = os.pread(fd, 16, stack)
         assert len(saved) == 16 and os.pwrite(fd, saved, stack) == 16
+
+
+def test_a_tag_in_an_address_means_what_it_means_to_the_processor(guest: Guest,
+                                                                  mount: Mount) -> None:
+    pid, victim = guest.victim("area", "65536")
+    region = victim["region"]
+    tagged = region | 1 << 56
+    if machines.current.arch == "arm64":  # which does not look at it
+        assert mem(mount, pid, tagged + 5, 60_000) == pattern(region + 5, 60_000)
+        with opened(path(mount, pid, "mem"), os.O_WRONLY) as fd:
+            assert os.pwrite(fd, b"tagged", tagged + 4093) == 6
+        assert guest_mem(guest, pid, region + 4093, 6) == b"tagged"
+    else:
+        assert mem_errno(mount, pid, tagged, 8) == "EIO"
+        with opened(path(mount, pid, "mem"), os.O_WRONLY) as fd:
+            assert errno_of(lambda: os.pwrite(fd, b"tagged", tagged)) == "EIO"
 
 
 def test_below_a_mapping_that_grows_downwards_there_is_nothing(guest: Guest,
