@@ -141,6 +141,7 @@ static void session_set_fd(struct hm_session *session, int fd)
 		;
 	old = session->fd;
 	session->fd = fd;
+	session->torn = false;
 	sem_post(&session->send_lock);
 	if (old >= 0)
 		close(old);

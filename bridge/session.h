@@ -45,6 +45,7 @@ struct hm_session {
 	struct hm_calls calls;
 	sem_t send_lock;	/* to send, to change fd; a signal ends the wait for it */
 	int fd;			/* -1: not connected */
+	bool torn;		/* part of a frame is out, and the rest never: under send_lock */
 	gint peer;		/* atomic: hm_chardev_peer() of the last connection */
 	int wake;		/* eventfd, readable: whoever uses fd must leave it */
 	gint stop;		/* atomic: for good */

@@ -91,8 +91,10 @@ static int stream_write(struct hm_session *session, struct iovec *iov, size_t n_
 			rc = -ENOTCONN;
 		}
 	}
-	if (rc && begun)
+	if (rc && begun) {
+		session->torn = true;
 		hm_stream_break(session);
+	}
 	return rc;
 }
 
@@ -101,6 +103,9 @@ int hm_stream_write(struct hm_session *session, struct iovec *iov, size_t n_iov,
 	g_autoptr(GByteArray) line = NULL;
 	struct iovec whole;
 
+	/* The guest would take it for the rest of the frame before. */
+	if (session->torn)
+		return -ENOTCONN;
 	if (!session->serial)
 		return stream_write(session, iov, n_iov, deadline);
 	line = g_byte_array_new();

@@ -27,7 +27,7 @@ int hm_stream_poll(struct hm_session *session, int fd, short events, int64_t dea
 
 /*
  * Send a frame with send_lock held.  A frame that has been begun cannot be taken
- * back, not even by Ctrl-C: it is finished, or the session is.
+ * back, not even by Ctrl-C: it is finished, or the session is, and nothing is sent behind it.
  */
 int hm_stream_write(struct hm_session *session, struct iovec *iov, size_t n_iov,
 		    int64_t deadline);

@@ -16,7 +16,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "bridge/stream.h"
 #include "tests/unit/guest.h"
 
 #define CHUNK HYPERMEM_CHUNK_SIZE
@@ -526,6 +530,29 @@ static void a_frame_that_could_be_sent_in_part_only_ends_the_connection(void **s
 	assert_int_equal(g_atomic_int_get(&world->guest->hellos), 3);
 }
 
+static void nothing_is_sent_behind_a_part_of_a_frame(void **state)
+{
+	struct hm_session session = { .wake = eventfd(0, EFD_CLOEXEC) };
+	g_autofree uint8_t *buf = g_malloc0(HYPERMEM_DATA_MAX);
+	struct iovec iov = { buf, HYPERMEM_DATA_MAX };
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	session.fd = fds[0];
+	assert_int_equal(hm_stream_write(&session, &iov, 1, g_get_monotonic_time() + 10000),
+			 -ETIMEDOUT);
+	while (recv(fds[1], buf, HYPERMEM_DATA_MAX, 0) > 0)
+		;
+	/* There is room again, and the connection is not closed yet. */
+	iov = (struct iovec){ buf, 24 };
+	assert_int_equal(hm_stream_write(&session, &iov, 1, g_get_monotonic_time() + PATIENCE),
+			 -ENOTCONN);
+	assert_int_equal(recv(fds[1], buf, HYPERMEM_DATA_MAX, 0), -1);
+	close(fds[0]);
+	close(fds[1]);
+	close(session.wake);
+}
+
 /* -- HELLO ------------------------------------------------------------------------- */
 
 static bool no_hello(struct guest *guest, const struct hm_header *request, const uint8_t *data)
@@ -923,6 +950,7 @@ int main(void)
 		TEST(a_lost_link_fails_all_requests_at_once),
 		TEST(one_silence_does_not_hold_up_the_others),
 		TEST(a_frame_that_could_be_sent_in_part_only_ends_the_connection),
+		cmocka_unit_test(nothing_is_sent_behind_a_part_of_a_frame),
 		HELLO_TEST(without_a_right_hello_there_is_no_client),
 		HELLO_TEST(another_version_is_told_apart),
 		HELLO_TEST(hello_is_found_in_noise),
