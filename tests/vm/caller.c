@@ -110,6 +110,30 @@ static void do_burst(char **args)
 	printf("done=%lu wrong=%lu\n", n, wrong);
 }
 
+static unsigned long stack_start(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long start = 0;
+	char line[512];
+
+	while (maps && fgets(line, sizeof(line), maps))
+		if (strstr(line, "[stack]"))
+			start = strtoul(line, NULL, 16);
+	if (!start)
+		die("maps");
+	fclose(maps);
+	return start;
+}
+
+/* below: getppid() with an argument, which it has none, some pages below the stack. */
+static void do_below(char **args)
+{
+	unsigned long start = stack_start();
+
+	syscall(SYS_getppid, start - 8192);
+	printf("grown=%lu\n", start - stack_start());
+}
+
 static volatile sig_atomic_t stopped;
 
 static void stop(int sig)
@@ -573,6 +597,7 @@ static const struct {
 	void (*run)(char **args);
 } modes[] = {
 	{ "raw", do_raw }, { "getppid", do_getppid }, { "burst", do_burst }, { "load", do_load },
+	{ "below", do_below },
 	{ "uid", do_uid }, { "vector", do_vector }, { "cat", do_cat }, { "openat", do_openat },
 	{ "read", do_read }, { "write", do_write }, { "sleep", do_sleep },
 	{ "threads", do_threads }, { "fork", do_fork }, { "vfork", do_vfork },

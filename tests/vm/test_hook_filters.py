@@ -173,6 +173,12 @@ def test_an_unreadable_string_neither_matches_nor_does_its_negation(hooks: Hooks
                                lambda: call("openat", *kind).end()))
 
 
+def test_no_stack_grows_to_meet_a_string(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", ENTER | TOLD, **mine(Str(0, CONTAINS, b"")))
+    assert call("below").value("grown") == 0
+    assert hooks.counts(1)["matched"] == 0
+
+
 def test_a_string_may_have_4095_bytes(hooks: Hooks, call: Call) -> None:
     cases = [(Str(1, ENDS, b"az"), True), (Str(1, BEGINS, b"a" * 900), True),
              (Str(1, CONTAINS, b"aaz"), True), (Str(1, ENDS, b"aa"), False)]
