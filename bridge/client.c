@@ -307,11 +307,12 @@ ssize_t hm_client_read_str(struct hm_client *client, struct hm_who who, uint64_t
 }
 
 static ssize_t client_read_area(struct hm_client *client, uint32_t op, struct hm_who who,
-				uint64_t offset, void *buf, size_t size)
+				uint64_t offset, void *buf, size_t size, bool *ret_ended)
 {
 	uint32_t chunk = hm_client_max_data(client);
 	size_t done = 0;
 
+	*ret_ended = false;
 	while (done < size) {
 		uint32_t want = (uint32_t)MIN(size - done, chunk);
 		struct hm_call call;
@@ -322,22 +323,28 @@ static ssize_t client_read_area(struct hm_client *client, uint32_t op, struct hm
 		if (rc)
 			return hm_short_or_failed(done, rc);
 		done += call.n;
-		if (call.n < want)
+		/* There is more, which cannot be read. */
+		if (call.fault)
+			return hm_short_or_failed(done, call.fault);
+		*ret_ended = call.n < want;
+		if (*ret_ended)
 			break;
 	}
 	return (ssize_t)done;
 }
 
 ssize_t hm_client_read_procargs(struct hm_client *client, struct hm_who who, uint64_t offset,
-				void *buf, size_t size)
+				void *buf, size_t size, bool *ret_ended)
 {
-	return client_read_area(client, HYPER_OP_READ_PROCARGS, who, offset, buf, size);
+	return client_read_area(client, HYPER_OP_READ_PROCARGS, who, offset, buf, size,
+				ret_ended);
 }
 
 ssize_t hm_client_read_procenv(struct hm_client *client, struct hm_who who, uint64_t offset,
-			       void *buf, size_t size)
+			       void *buf, size_t size, bool *ret_ended)
 {
-	return client_read_area(client, HYPER_OP_READ_PROCENV, who, offset, buf, size);
+	return client_read_area(client, HYPER_OP_READ_PROCENV, who, offset, buf, size,
+				ret_ended);
 }
 
 /* A text without NUL from the guest, with one in buf. */

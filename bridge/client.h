@@ -128,11 +128,14 @@ int hm_client_write_number(struct hm_client *client, struct hm_who who, uint64_t
 ssize_t hm_client_read_str(struct hm_client *client, struct hm_who who, uint64_t addr, char *buf,
 			   size_t size);
 
-/* /proc/PID/cmdline and environ from `offset` on.  Returns bytes; fewer than size: the end. */
+/*
+ * /proc/PID/cmdline and environ from `offset` on.  Returns bytes: fewer than size if that was
+ * the end (*ret_ended), or if what follows cannot be read.
+ */
 ssize_t hm_client_read_procargs(struct hm_client *client, struct hm_who who, uint64_t offset,
-				void *buf, size_t size);
+				void *buf, size_t size, bool *ret_ended);
 ssize_t hm_client_read_procenv(struct hm_client *client, struct hm_who who, uint64_t offset,
-			       void *buf, size_t size);
+			       void *buf, size_t size, bool *ret_ended);
 
 /*
  * Link texts: NUL-terminated into buf of `size`; returns the length.  -ENOENT: no

@@ -7,8 +7,9 @@
 #include "fs/file.h"
 
 /*
- * A reader asks until it gets 0.  The answer that was shorter than asked for has
- * told where the end is, so the question that follows right there needs no guest.
+ * A reader asks until it gets 0.  An answer that was shorter than asked for, and not
+ * because of a fault, has told where the end is: the question that follows right there
+ * needs no guest.
  */
 static bool at_known_end(struct hmfs_file *file, off_t offset)
 {
@@ -31,15 +32,18 @@ static void note_end(struct hmfs_file *file, off_t end)
 ssize_t hmfs_args_read(struct hmfs_file *file, void *buf, size_t size, off_t offset)
 {
 	struct hm_client *client = file->fs->client;
+	bool ended;
 	ssize_t n;
 
 	if (at_known_end(file, offset))
 		return 0;
 	if (file->node.row->arg == HMFS_CMDLINE)
-		n = hm_client_read_procargs(client, file->who, (uint64_t)offset, buf, size);
+		n = hm_client_read_procargs(client, file->who, (uint64_t)offset, buf, size,
+					    &ended);
 	else
-		n = hm_client_read_procenv(client, file->who, (uint64_t)offset, buf, size);
-	if (n > 0 && (size_t)n < size)
+		n = hm_client_read_procenv(client, file->who, (uint64_t)offset, buf, size,
+					   &ended);
+	if (n > 0 && ended)
 		note_end(file, offset + n);
 	return n;
 }

@@ -169,6 +169,21 @@ static void empty_name(struct request *request, struct frame *reply, int64_t arg
 		g_byte_array_set_size(reply->data, 0);
 }
 
+static void break_off(struct request *request, struct frame *reply, int64_t arg)
+{
+	uint32_t op = request->frame.op;
+
+	if (op != HYPER_OP_READ_PROCARGS && op != HYPER_OP_READ_PROCENV)
+		return;
+	if (request->frame.addr == 0) {
+		g_byte_array_set_size(reply->data, arg);
+		reply->op = HYPER_RESP_READ_PARTIAL;
+		reply->addr = EIO;
+	} else {
+		fail_with(request, reply, EIO);
+	}
+}
+
 static void stand_still(struct request *request, struct frame *reply, int64_t arg)
 {
 	if (is_list(&request->frame) || request->frame.op == HYPER_OP_READ_PROC_FILE)
@@ -400,6 +415,8 @@ static const struct misbehaviour table[] = {
 	{ .name = "nul-in-name", .reply = zero_first_byte },
 	/* Link texts are empty. */
 	{ .name = "empty-name", .reply = empty_name },
+	/* Of arguments and environment all but the first ARG bytes cannot be read. */
+	{ .name = "breaks-off", .arg = 5, .reply = break_off },
 	/* Lists and files never end: the cursor stands still. */
 	{ .name = "endless-list", .reply = stand_still },
 	/* Lists and files never end: empty parts, each with a new cursor. */

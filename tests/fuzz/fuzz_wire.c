@@ -324,6 +324,7 @@ static void fuzz_call(struct hm_client *client, uint8_t which)
 	struct hm_proc proc;
 	struct hm_fd fd;
 	ssize_t n = 0;
+	bool ended;
 
 	switch (which % 13) {
 	case 0:
@@ -337,10 +338,10 @@ static void fuzz_call(struct hm_client *client, uint8_t which)
 		check(n < 0 || strnlen(buf, size) == (size_t)n);
 		break;
 	case 3:
-		n = hm_client_read_procargs(client, who, 0, buf, size);
+		n = hm_client_read_procargs(client, who, 0, buf, size, &ended);
 		break;
 	case 4:
-		n = hm_client_read_procenv(client, who, 0, buf, size);
+		n = hm_client_read_procenv(client, who, 0, buf, size, &ended);
 		break;
 	case 5:
 		n = hm_client_read_fd_name(client, who, 3, buf, size);

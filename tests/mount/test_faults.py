@@ -311,6 +311,18 @@ def test_bad_behaviour_of_all_kinds_in_a_row_leaves_a_working_mount(
     wait_well(mount, fake, victim)
 
 
+@pytest.mark.parametrize("name", ["cmdline", "environ"])
+def test_a_text_that_breaks_off_is_not_taken_for_whole(mount: Mount, fake: FakeGuest,
+                                                       victim: Victim, name: str) -> None:
+    path = mount.mnt / "pid" / str(victim.pid) / name
+    whole = path.read_bytes()
+    fake.misbehave("breaks-off=5")
+    done = host(["cat", path])
+    assert done.rc != 0 and done.out == whole[:5] and b"Input/output error" in done.err
+    fake.misbehave()
+    assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize("options", [["--max-data", "4072"], ["--max-data", "5000"],
                                      ["--max-data", "65536"]])
 def test_small_frames_show_the_same_bytes(world: HostWorld, options: list[str]) -> None:

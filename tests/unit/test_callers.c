@@ -178,12 +178,17 @@ static void arguments_that_break_off_have_not_ended(void **state)
 	struct world *world = *state;
 	struct guest *guest = world->guest;
 	uint8_t buf[3 * CHUNK];
+	bool ended;
 
 	connect_client(world, LONG_MS);
 	guest_script(guest, gone_after_one);
-	assert_int_equal(hm_client_read_procargs(world->client, who, 0, buf, sizeof(buf)), -ESRCH);
-	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, sizeof(buf)), -ESRCH);
-	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, CHUNK), CHUNK);
+	assert_int_equal(hm_client_read_procargs(world->client, who, 0, buf, sizeof(buf),
+						 &ended), -ESRCH);
+	assert_false(ended);
+	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, sizeof(buf),
+						 &ended), -ESRCH);
+	assert_false(ended);
+	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, CHUNK, &ended), CHUNK);
 }
 
 /* The first chunk is written; of the second nobody knows. */

@@ -383,19 +383,26 @@ static void arguments_go_on_to_their_end(void **state)
 		{ HYPER_RESP_READ_FAIL, EIO, NULL, 0 },
 		{ HYPER_RESP_READ_FAIL, EACCES, NULL, 0 },
 		{ HYPER_RESP_READ_PARTIAL, EIO, "ab", 2 },
+		{ HYPER_RESP_READ_PARTIAL, EACCES, "ab", 2 },
 	};
+	static const struct {
+		int expected;
+		bool ended;
+	} reads[] = { { CHUNK + 4, true }, { 0, true }, { CHUNK, false }, { -EACCES, false },
+		      { 2, false }, { -EACCES, false } };
 	struct world *world = *state;
 	char buf[2 * CHUNK];
+	bool ended;
 
 	script(world, list);
-	assert_int_equal(hm_client_read_procargs(world->client, who, 0, buf, sizeof(buf)),
-			 CHUNK + 4);
-	assert_memory_equal(buf + CHUNK, "a\0b", 4);
-	assert_int_equal(hm_client_read_procargs(world->client, who, 7, buf, sizeof(buf)), 0);
-	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, sizeof(buf)), CHUNK);
-	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, sizeof(buf)),
-			 -EACCES);
-	assert_int_equal(hm_client_read_procenv(world->client, who, 0, buf, sizeof(buf)), 2);
+	for (size_t i = 0; i < G_N_ELEMENTS(reads); i++) {
+		assert_int_equal((i < 2 ? hm_client_read_procargs : hm_client_read_procenv)
+				 (world->client, who, 7, buf, sizeof(buf), &ended),
+				 reads[i].expected);
+		assert_int_equal(ended, reads[i].ended);
+		if (i == 0)
+			assert_memory_equal(buf + CHUNK, "a\0b", 4);
+	}
 }
 
 static void a_link_has_a_text(void **state)

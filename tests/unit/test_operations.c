@@ -302,23 +302,27 @@ static void a_string_longer_than_a_frame_is_whole(void **state)
 /* -- arguments, links, texts ---------------------------------------------------- */
 
 typedef ssize_t (*read_fn)(struct hm_client *client, struct hm_who who, uint64_t offset, void *buf,
-			   size_t size);
+			   size_t size, bool *ret_ended);
 
 static void check_area(struct world *world, const char *name, read_fn read_area)
 {
 	g_autoptr(GByteArray) expected = proc_read(world, name);
 	g_autofree uint8_t *buf = g_malloc(expected->len + 1000);
 	guint half = expected->len / 2;
+	bool ended;
 
 	assert_true(expected->len > 0);
-	assert_int_equal(read_area(world->client, world->who, 0, buf, expected->len + 1000),
-			 expected->len);
+	assert_int_equal(read_area(world->client, world->who, 0, buf, half, &ended), half);
+	assert_false(ended);
+	assert_int_equal(read_area(world->client, world->who, 0, buf, expected->len + 1000,
+				   &ended), expected->len);
+	assert_true(ended);
 	assert_memory_equal(buf, expected->data, expected->len);
-	assert_int_equal(read_area(world->client, world->who, half, buf, 1000000),
+	assert_int_equal(read_area(world->client, world->who, half, buf, 1000000, &ended),
 			 expected->len - half);
 	assert_memory_equal(buf, expected->data + half, expected->len - half);
-	assert_int_equal(read_area(world->client, world->who, expected->len, buf, 10), 0);
-	assert_int_equal(read_area(world->client, world->who, UINT32_MAX, buf, 10), 0);
+	assert_int_equal(read_area(world->client, world->who, expected->len, buf, 10, &ended), 0);
+	assert_int_equal(read_area(world->client, world->who, UINT32_MAX, buf, 10, &ended), 0);
 }
 
 static void arguments_and_environment_are_those_of_proc(void **state)
@@ -558,11 +562,12 @@ static void a_zombie_has_no_memory_and_then_is_gone(void **state)
 	struct world *world = *state;
 	siginfo_t info;
 	uint8_t buf[8];
+	bool ended;
 
 	kill(world->sleeper, SIGKILL);
 	assert_return_code(waitid(P_PID, (id_t)world->sleeper, &info, WEXITED | WNOWAIT), errno);
 	assert_int_equal(hm_client_read(world->client, world->who, addr_of(world, 0), buf, 8), 0);
-	assert_int_equal(hm_client_read_procargs(world->client, world->who, 0, buf, 8), 0);
+	assert_int_equal(hm_client_read_procargs(world->client, world->who, 0, buf, 8, &ended), 0);
 	waitpid(world->sleeper, NULL, 0);
 	assert_int_equal(hm_client_read(world->client, world->who, addr_of(world, 0), buf, 8),
 			 -ESRCH);
