@@ -9,9 +9,18 @@
 #include "fs/file.h"
 #include "fs/hooks.h"
 
-/* Can the row be opened so? */
-static int row_check_open(const struct hmfs_row *row, int flags)
+int hmfs_file_check_append(const struct hmfs_node *node, int flags)
 {
+	bool adds = (flags & O_APPEND) && (flags & O_ACCMODE) != O_RDONLY;
+
+	return node->pid && adds ? -EINVAL : 0;
+}
+
+/* Can it be opened so? */
+static int node_check_open(const struct hmfs_node *node, int flags)
+{
+	const struct hmfs_row *row = node->row;
+
 	if (flags & O_DIRECTORY)
 		return row->rows ? 0 : -ENOTDIR;
 	if (row->rows)
@@ -20,10 +29,9 @@ static int row_check_open(const struct hmfs_row *row, int flags)
 		return -EACCES;
 	if (!row->read && !row->write)
 		return -EACCES;
-	/* To what is one value nothing can be added. */
-	if (row->number == HMFS_ADDR && (flags & O_APPEND) && (flags & O_ACCMODE) != O_RDONLY)
-		return -EINVAL;
-	return (flags & O_ACCMODE) != O_RDONLY && !row->write ? -EACCES : 0;
+	if ((flags & O_ACCMODE) != O_RDONLY && !row->write)
+		return -EACCES;
+	return hmfs_file_check_append(node, flags);
 }
 
 static void file_free(struct hmfs_file *file)
@@ -49,7 +57,7 @@ int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
 	struct stat st;
 	int rc;
 
-	rc = row_check_open(node->row, flags);
+	rc = node_check_open(node, flags);
 	if (rc == 0)
 		rc = hmfs_node_stat(fs, node, &st);
 	if (rc == 0 && node->pid)

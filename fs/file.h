@@ -43,6 +43,11 @@ struct hmfs_file {
 /* flags: of open(2), O_DIRECTORY for a directory.  -EACCES: it cannot be written. */
 int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
 		   struct hmfs_file **ret);
+/*
+ * -EINVAL: nothing can be added to memory or to a value, which have no end.  The kernel would
+ * put it where it thinks that the end is: behind the last write.
+ */
+int hmfs_file_check_append(const struct hmfs_node *node, int flags);
 void hmfs_file_close(struct hmfs_file *file);
 /* What poll(2) says.  handle: for fs->poll_wake() when there is more to say; or NULL. */
 unsigned int hmfs_file_poll(struct hmfs_file *file, void *handle);

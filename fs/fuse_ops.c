@@ -173,8 +173,12 @@ static int ops_write(const char *path, const char *buf, size_t size, off_t offse
 		     struct fuse_file_info *fi)
 {
 	struct hmfs_file *file = the_file(fi);
+	int rc;
 
-	return file->node.row->write ? (int)file->node.row->write(file, buf, size, offset) : -EBADF;
+	if (!file->node.row->write)
+		return -EBADF;
+	rc = hmfs_file_check_append(&file->node, fi->flags);	/* as fcntl(2) has set them */
+	return rc < 0 ? rc : (int)file->node.row->write(file, buf, size, offset);
 }
 
 static off_t ops_lseek(const char *path, off_t offset, int whence, struct fuse_file_info *fi)

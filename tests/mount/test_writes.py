@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Writing memory: what arrives, what is refused, and what must do no harm."""
+import fcntl
 import os
 
 import pytest
 
 from test_mem import opened
-from world import Victim, World, errno_of, host, pattern
+from world import Victim, World, errno_of, host, opened as file_opened, pattern
 
 
 def snapshot(world: World, victim: Victim) -> bytes:
@@ -154,3 +155,20 @@ def test_a_read_only_guest_refuses_to_be_written(world: World, victim: Victim) -
         assert errno_of(write) in ("EPERM", "EROFS")
         assert "\nwritable: no\n" in (mount.mnt / "info").read_text()
     assert snapshot(world, victim) == before
+
+
+@pytest.mark.parametrize("name", ["mem", "int/{}", "str/{}"])
+def test_nothing_is_added_to_what_has_no_end(world: World, victim: Victim, name: str) -> None:
+    path = world.path(victim.pid, name.format(victim["region"]))
+    for flags in os.O_WRONLY, os.O_RDWR:
+        assert errno_of(lambda: os.open(path, flags | os.O_APPEND)) == "EINVAL"
+    os.close(os.open(path, os.O_RDONLY | os.O_APPEND))
+    before = snapshot(world, victim)
+    with file_opened(path, os.O_WRONLY) as fd:
+        if name == "mem":  # the kernel thinks that the file ends behind it
+            assert os.pwrite(fd, before[:8], victim["region"]) == 8
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+        assert errno_of(lambda: os.write(fd, b"1")) == "EINVAL"
+        assert snapshot(world, victim) == before
+        fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+        assert os.pwrite(fd, b"1", victim["region"] if name == "mem" else 0) == 1
