@@ -86,6 +86,45 @@ int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
 	return 0;
 }
 
+/* Of a process's file.  -ESRCH, -ESTALE: it is another process. */
+static int file_stat_now(struct hmfs_file *file, struct stat *ret)
+{
+	struct hm_who who;
+	int rc;
+
+	rc = hmfs_node_stat(file->fs, &file->node, ret);
+	if (rc == 0)
+		rc = hmfs_node_who(file->fs, &file->node, &who);
+	if (rc < 0)
+		return rc == -ENOENT ? -ESRCH : rc;
+	if (who.epoch != file->who.epoch)
+		return -ESTALE;
+	return who.stamp == file->who.stamp ? 0 : -ESRCH;
+}
+
+void hmfs_file_stat(struct hmfs_file *file, struct stat *ret)
+{
+	if (file->node.pid && file_stat_now(file, ret) == 0)
+		return;
+	*ret = file->st;
+	if (file->node.pid)
+		ret->st_uid = ret->st_gid = 0;
+}
+
+/* The kernel has looked at modes and owners when it was opened, and not since. */
+int hmfs_file_check_opener(struct hmfs_file *file, bool write)
+{
+	struct stat st;
+	int rc;
+
+	if (!file->opener || (file->node.row->mode & (write ? S_IWOTH : S_IROTH)))
+		return 0;
+	rc = file_stat_now(file, &st);
+	if (rc < 0)
+		return rc;
+	return st.st_uid == file->opener ? 0 : -EACCES;
+}
+
 void hmfs_file_close(struct hmfs_file *file)
 {
 	g_mutex_lock(&file->fs->lock);

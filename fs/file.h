@@ -22,6 +22,7 @@ struct hmfs_file {
 	struct hmfs_node node;
 	struct hm_who who;
 	struct stat st;
+	uid_t opener;		/* who must be its owner still; 0: nobody */
 	struct hmfs_hook *hook;	/* of a hook's file */
 	gint flags;		/* atomic: of open(2), as they are now */
 
@@ -48,6 +49,16 @@ int hmfs_file_open(struct hmfs *fs, const struct hmfs_node *node, int flags,
  * put it where it thinks that the end is: behind the last write.
  */
 int hmfs_file_check_append(const struct hmfs_node *node, int flags);
+/*
+ * Its attributes now.  A process that has gone, or is another one, has none: what it had, but
+ * root's.
+ */
+void hmfs_file_stat(struct hmfs_file *file, struct stat *ret);
+/*
+ * May who has opened it still read, or write?  -EACCES: the process is another user's by now.
+ * Or why that is not known.
+ */
+int hmfs_file_check_opener(struct hmfs_file *file, bool write);
 void hmfs_file_close(struct hmfs_file *file);
 /* What poll(2) says.  handle: for fs->poll_wake() when there is more to say; or NULL. */
 unsigned int hmfs_file_poll(struct hmfs_file *file, void *handle);

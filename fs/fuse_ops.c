@@ -78,8 +78,9 @@ static int ops_getattr(const char *path, struct stat *st, struct fuse_file_info 
 	struct hmfs_node node;
 	int rc;
 
+	/* The kernel keeps the owner for whoever opens it next. */
 	if (fi) {
-		*st = the_file(fi)->st;
+		hmfs_file_stat(the_file(fi), st);
 		return 0;
 	}
 	rc = hmfs_node_lookup(path, &node);
@@ -107,6 +108,8 @@ static int open_node(const char *path, int flags, struct fuse_file_info *fi)
 	if (rc == 0)
 		rc = hmfs_file_open(the_fs(), &node, flags, &file);
 	if (rc == 0) {
+		if (the_fs()->others && node.pid)
+			file->opener = fuse_get_context()->uid;
 		fi->fh = (uintptr_t)file;
 		fi->nonseekable = node.row->stream;
 	}
@@ -128,9 +131,10 @@ static int ops_readdir(const char *path, void *buf, fuse_fill_dir_t fill, off_t 
 {
 	struct hmfs_file *file = the_file(fi);
 	enum fuse_fill_dir_flags plus;
-	int rc = 0;
+	int rc;
 
-	if (offset == 0 || !file->names)
+	rc = hmfs_file_check_opener(file, false);
+	if (rc == 0 && (offset == 0 || !file->names))
 		rc = hmfs_file_list(file);
 	if (rc < 0)
 		return rc;
@@ -164,9 +168,10 @@ static int ops_read(const char *path, char *buf, size_t size, off_t offset,
 		    struct fuse_file_info *fi)
 {
 	struct hmfs_file *file = the_file(fi);
+	int rc = hmfs_file_check_opener(file, false);
 
 	g_atomic_int_set(&file->flags, fi->flags);
-	return (int)file->node.row->read(file, buf, size, offset);
+	return rc < 0 ? rc : (int)file->node.row->read(file, buf, size, offset);
 }
 
 static int ops_write(const char *path, const char *buf, size_t size, off_t offset,
@@ -178,6 +183,8 @@ static int ops_write(const char *path, const char *buf, size_t size, off_t offse
 	if (!file->node.row->write)
 		return -EBADF;
 	rc = hmfs_file_check_append(&file->node, fi->flags);	/* as fcntl(2) has set them */
+	if (rc == 0)
+		rc = hmfs_file_check_opener(file, true);
 	return rc < 0 ? rc : (int)file->node.row->write(file, buf, size, offset);
 }
 

@@ -329,6 +329,7 @@ static int connect_and_serve(const struct hmfs_options *options, struct hmfs_dae
 			  options->chardev, ram);
 	if (rc == 0) {
 		hmfs_init(&fs, client, options->chardev);
+		fs.others = options->others;
 		rc = mount_and_serve(&fs, options, daemon);
 		hmfs_deinit(&fs);
 	}

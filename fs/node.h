@@ -34,6 +34,7 @@ struct hmfs {
 	void (*poll_wake)(void *handle);
 	void (*poll_free)(void *handle);
 	const char *address;	/* of the chardev */
+	bool others;		/* are let in, as far as modes and owners let them */
 	struct timespec mounted;	/* when */
 	GMutex lock;		/* protects what follows */
 	GQueue files;		/* that are open */

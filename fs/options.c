@@ -116,8 +116,10 @@ static int parse_mount_options(const char *text, struct hmfs_options *options, G
 		if (strcmp(*word, "ro") == 0)
 			options->readonly = true;
 		/* Whoever is let in is let in as far as the modes say, not everywhere. */
-		if (strcmp(*word, "allow_other") == 0 || strcmp(*word, "allow_root") == 0)
+		if (strcmp(*word, "allow_other") == 0 || strcmp(*word, "allow_root") == 0) {
 			g_string_append(fuse, ",default_permissions");
+			options->others = true;
+		}
 	}
 	return rc;
 }

@@ -15,6 +15,7 @@ struct hmfs_options {
 	bool foreground;
 	bool debug;
 	bool readonly;
+	bool others;		/* allow_other, allow_root */
 	int timeout_ms;
 	enum hm_ram_use ram;
 	char *fuse_options;	/* for libfuse's -o, comma-separated */
