@@ -120,6 +120,9 @@ ssize_t hmfs_reply_write(struct hmfs_file *file, const void *buf, size_t size, o
 		const char *newline = memchr(line, '\n', (size_t)(end - line)) ?: end;
 		int line_rc = reply_line(file, line, (size_t)(newline - line));
 
+		/* This one was not sent: whoever writes again goes on with it. */
+		if (line_rc == -EINTR && rc == 0)
+			return line > (const char *)buf ? line - (const char *)buf : -EINTR;
 		rc = rc ?: line_rc;
 		line = newline + 1;
 	}
