@@ -143,13 +143,18 @@ static int read_send(struct hm_client *client, struct read *read, size_t i)
 	return rc;
 }
 
-/* Wait for chunk i; *ret: its bytes.  0 and fewer bytes than asked for: the end. */
+/*
+ * Wait for chunk i; *ret: its bytes, also if what came then is an error.  0 and fewer bytes than
+ * asked for: the end.
+ */
 static int read_wait(struct hm_client *client, struct read *read, size_t i, uint32_t *ret)
 {
 	struct hm_call *call = read_call(read, i);
 	int rc = hm_session_wait(&client->session, call);
 
 	*ret = rc ? 0 : call->n;
+	if (!rc && fault_to_io(call->fault) != -EIO)
+		rc = call->fault;
 	hm_call_deinit(call);
 	return rc;
 }

@@ -143,7 +143,7 @@ static long mem_read_batch(struct mm_struct *mm, unsigned long addr, u8 *buf, u3
 		mmap_read_unlock(mm);
 	mem_put_pages(pages, got);
 	if (got <= 0)
-		return got ?: -EFAULT;
+		return got && got != -EEXIST ? got : -EFAULT;	/* EEXIST: it has no struct page */
 	return same ? min_t(unsigned long, same * PAGE_SIZE - offset_in_page(addr), size) : 0;
 }
 
@@ -165,7 +165,7 @@ static long mem_read_pages(struct mm_struct *mm, unsigned long addr, u8 *buf, u3
 		tries = n ? 0 : tries + 1;
 		cond_resched();
 	} while (n >= 0 && tries < TRIES && done < size);
-	return done ?: n ?: -EAGAIN;
+	return done ? (long)done : n ?: -ENOMEM;
 }
 
 /*
@@ -186,12 +186,14 @@ static long mem_read_device(struct mm_struct *mm, unsigned long addr, u8 *buf, u
 	return max(n, 0);
 }
 
-int hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags)
+int hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags,
+		      u32 *ret_done)
 {
 	unsigned long start = hypermem_untagged(addr);
 	u32 done = 0;
-	long n = -EFAULT;
+	long n;
 
+	*ret_done = 0;
 	if ((unsigned long)addr != addr)
 		return -EIO;
 	while (done < size) {
@@ -199,10 +201,11 @@ int hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsig
 		if (n == -EFAULT)
 			n = mem_read_device(mm, start + done, buf + done, size - done) ?: -EIO;
 		if (n < 0)
-			break;
+			return n;
 		done += n;
+		*ret_done = done;
 	}
-	return done ?: n;
+	return 0;
 }
 
 /*
@@ -250,7 +253,7 @@ static u32 mem_write_pages(struct task_struct *task, struct mm_struct *mm, unsig
  * access_process_vm() takes the memory of the program that the process runs by then, and the
  * pages may have been waited for: that must still be the one that was looked at.
  */
-static int mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf, u32 size)
+static u32 mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf, u32 size)
 {
 	unsigned long start = hypermem_untagged(addr);
 	u32 mapped = 0, done = 0;
@@ -258,78 +261,69 @@ static int mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, v
 	if ((unsigned long)addr == addr)
 		mapped = hypermem_mem_mapped(mm, start, size);
 	if (!mapped)
-		return -EIO;
+		return 0;
 	mem_prepare_write(mm, start, mapped);
 	if (!hypermem_exec_trylock(task))
-		return -EIO;
+		return 0;
 	if (READ_ONCE(task->mm) == mm)
 		done = mem_write_pages(task, mm, start, buf, mapped);
 	hypermem_exec_unlock(task);
-	return done ?: -EIO;
+	return done;
 }
 
 int hypermem_read(struct hypermem_request *request)
 {
 	struct mm_struct *mm;
-	int n;
+	int rc;
 
 	if (!request->out_max)
 		return 0;
 	mm = get_task_mm(request->task);
 	if (!mm)
-		return pid_alive(request->task) ? 0 : -ESRCH;
-	n = hypermem_mem_read(mm, request->header.addr, request->out, request->out_max, FOLL_FORCE);
+		return hypermem_request_alive(request) ? 0 : -ESRCH;
+	rc = hypermem_mem_read(mm, request->header.addr, request->out, request->out_max, FOLL_FORCE,
+			       &request->out_size);
 	mmput(mm);
-	if (n < 0)
-		return n;
-	request->out_size = n;
-	return n == request->out_max ? 0 : -EIO;
+	return rc;
 }
 
 int hypermem_write(struct hypermem_request *request)
 {
 	u32 size = request->header.size;
 	struct mm_struct *mm;
-	int n;
 
 	if (!size)
 		return 0;
 	mm = get_task_mm(request->task);
 	if (!mm)
-		return pid_alive(request->task) ? -EIO : -ESRCH;
-	n = mem_write(request->task, mm, request->header.addr, request->data, size);
+		return hypermem_request_alive(request) ? -EIO : -ESRCH;
+	request->out_size = mem_write(request->task, mm, request->header.addr, request->data, size);
 	mmput(mm);
-	if (n < 0)
-		return n;
-	request->out_size = n;
-	return n == size ? 0 : -EIO;
+	return request->out_size == size ? 0 : -EIO;
 }
 
 /* Of one mm: strings of two programs are not joined. */
 static int mem_read_str(struct hypermem_request *request, struct mm_struct *mm)
 {
 	u64 addr = request->header.addr;
-	u8 *nul;
-	int n;
+	int rc = 0;
 
-	while (request->out_size < request->out_max) {
-		u32 size = min_t(u32, request->out_max - request->out_size,
-				 PAGE_SIZE - offset_in_page(addr));
+	while (!rc && request->out_size < request->out_max) {
+		u8 *out = request->out + request->out_size, *nul;
+		u32 n;
 
-		n = hypermem_mem_read(mm, addr, request->out + request->out_size, size, FOLL_FORCE);
-		if (n < 0)
-			return n;
-		nul = memchr(request->out + request->out_size, 0, n);
+		rc = hypermem_mem_read(mm, addr, out,
+				       min_t(u32, request->out_max - request->out_size,
+					     PAGE_SIZE - offset_in_page(addr)), FOLL_FORCE, &n);
+		nul = memchr(out, 0, n);
 		if (nul) {
-			request->out_size = nul + 1 - request->out;
+			request->out_size += nul + 1 - out;
 			return 0;
 		}
 		request->out_size += n;
-		if (n < size)
-			return -EIO;
 		addr += n;
 	}
-	return 0;
+	return rc;
 }
 
 int hypermem_read_str(struct hypermem_request *request)
@@ -338,7 +332,7 @@ int hypermem_read_str(struct hypermem_request *request)
 	int rc;
 
 	if (!mm)
-		return pid_alive(request->task) ? -EIO : -ESRCH;
+		return hypermem_request_alive(request) ? -EIO : -ESRCH;
 	rc = mem_read_str(request, mm);
 	mmput(mm);
 	return rc;
@@ -377,7 +371,7 @@ int hypermem_list_maps(struct hypermem_request *request)
 
 	request->out_addr = 0;
 	if (!mm)
-		return pid_alive(request->task) ? 0 : -ESRCH;
+		return hypermem_request_alive(request) ? 0 : -ESRCH;
 	mmap_read_lock(mm);
 	if (addr == request->header.addr) {
 		while ((vma = find_vma(mm, addr))) {

@@ -104,6 +104,8 @@ void hypermem_request_submit(struct hypermem_request *request);
 /* Do it in the link's workqueue, or here; either frees it. */
 void hypermem_request_queue(struct hypermem_request *request);
 void hypermem_request_do(struct hypermem_request *request);
+/* Its task is still the one that has the pid that was asked for. */
+bool hypermem_request_alive(const struct hypermem_request *request);
 /* For a handler that has returned -EINPROGRESS: say what it would have, later; frees it. */
 void hypermem_request_complete(struct hypermem_request *request, int rc);
 /* The same with 0, if that takes no waiting; false: it is still to be completed. */
@@ -164,10 +166,11 @@ u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size);
 long hypermem_mem_get_pages(struct mm_struct *mm, unsigned long addr, unsigned long n,
 			    unsigned int flags, struct page **pages);
 /*
- * Read (flags: FOLL_*) up to the first byte that cannot be had: how many, or if there are none
- * why.  -EIO: not mapped.
+ * Read (flags: FOLL_*) up to the first byte that cannot be had: *ret_done bytes, and if that is
+ * not all of them why.  -EIO: not mapped.
  */
-int hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags);
+int hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags,
+		      u32 *ret_done);
 
 /* proc.c */
 int hypermem_read_procargs(struct hypermem_request *request);

@@ -109,7 +109,7 @@ int hypermem_read_proc(struct hypermem_request *request)
 
 	proc_fill(request->task, proc_boot_time(), &rec);
 	/* Reaped meanwhile, or a thread of it that has executed a program has taken its place. */
-	if (!pid_alive(request->task) || rec.pid != request->header.pid)
+	if (!hypermem_request_alive(request))
 		return -ESRCH;
 	hypermem_put_proc(request, &rec);
 	return 0;
@@ -181,21 +181,16 @@ static void proc_area_get(struct mm_struct *mm, struct proc_area *ret)
  * FOLL_ANON, as fs/proc does: a process that has mapped a file over its arguments
  * gets no one to wait for that file.
  */
-static int proc_access(struct mm_struct *mm, u64 addr, void *buf, u32 size)
+static int proc_access(struct mm_struct *mm, u64 addr, void *buf, u32 size, u32 *ret_done)
 {
-	return hypermem_mem_read(mm, addr, buf, size, FOLL_ANON);
+	return hypermem_mem_read(mm, addr, buf, size, FOLL_ANON, ret_done);
 }
 
 /* `size` bytes at addr into the reply. */
 static int proc_copy(struct hypermem_request *request, struct mm_struct *mm, u64 addr, u64 size)
 {
-	u32 want = min_t(u64, size, request->out_max);
-	int n = want ? proc_access(mm, addr, request->out, want) : 0;
-
-	if (n < 0)
-		return n;
-	request->out_size = n;
-	return n == want ? 0 : -EIO;
+	return proc_access(mm, addr, request->out, min_t(u64, size, request->out_max),
+			   &request->out_size);
 }
 
 /* setproctitle(3) has overwritten the end of argv: a title, at most a page of it. */
@@ -204,15 +199,16 @@ static int proc_copy_title(struct hypermem_request *request, struct mm_struct *m
 	u64 offset = request->header.addr;
 	char *page;
 	size_t size;
-	int n;
+	u32 n;
+	int rc;
 
 	if (offset >= PAGE_SIZE)
 		return 0;
 	page = (char *)__get_free_page(GFP_KERNEL);
 	if (!page)
 		return -ENOMEM;
-	n = proc_access(mm, start, page, PAGE_SIZE);
-	if (n > 0) {
+	rc = proc_access(mm, start, page, PAGE_SIZE, &n);
+	if (n) {
 		size = strnlen(page, n);
 		if (size < n)
 			size++;		/* the NUL too */
@@ -221,7 +217,7 @@ static int proc_copy_title(struct hypermem_request *request, struct mm_struct *m
 		request->out_size = size;
 	}
 	free_page((unsigned long)page);
-	return min(n, 0);
+	return n ? 0 : rc;
 }
 
 static int proc_args(struct hypermem_request *request, struct mm_struct *mm,
@@ -231,6 +227,7 @@ static int proc_args(struct hypermem_request *request, struct mm_struct *mm,
 	u64 size = area->arg_end - area->arg_start;
 	u64 title_size = size;
 	char last;
+	u32 n;
 
 	if (!area->env_end || area->arg_start >= area->arg_end)
 		return 0;
@@ -238,7 +235,7 @@ static int proc_args(struct hypermem_request *request, struct mm_struct *mm,
 		title_size = area->env_end - area->arg_start;
 	if (offset >= title_size)
 		return 0;
-	if (proc_access(mm, area->arg_end - 1, &last, 1) == 1 && last)
+	if (!proc_access(mm, area->arg_end - 1, &last, 1, &n) && last)
 		return proc_copy_title(request, mm, area->arg_start);
 	return offset < size ? proc_copy(request, mm, area->arg_start + offset, size - offset) : 0;
 }
@@ -268,7 +265,7 @@ static int proc_read_area(struct hypermem_request *request,
 	int rc;
 
 	if (!mm)
-		return pid_alive(request->task) ? 0 : -ESRCH;
+		return hypermem_request_alive(request) ? 0 : -ESRCH;
 	proc_area_get(mm, &area);
 	rc = read(request, mm, &area);
 	mmput(mm);

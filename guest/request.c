@@ -138,12 +138,17 @@ bool hypermem_request_try_complete(struct hypermem_request *request)
 	return false;
 }
 
-/* The task is dead.  A thread of it that executes a program takes its place: that is meant, too. */
+bool hypermem_request_alive(const struct hypermem_request *request)
+{
+	return pid_alive(request->task) && task_pid_nr(request->task) == request->header.pid;
+}
+
+/* A thread that executes a program has taken the task's pid, and its place: it is meant, too. */
 static bool hypermem_request_follow(struct hypermem_request *request)
 {
 	struct task_struct *task;
 
-	if (!request->task || pid_alive(request->task))
+	if (!request->task || hypermem_request_alive(request))
 		return false;
 	task = hypermem_task_get(&request->header);
 	if (!task)

@@ -319,7 +319,7 @@ int hypermem_translate(struct hypermem_request *request)
 	int rc;
 
 	if (!mm)
-		return pid_alive(request->task) ? -EIO : -ESRCH;
+		return hypermem_request_alive(request) ? -EIO : -ESRCH;
 	rc = translate_mm(request, mm);
 	mmput(mm);
 	return rc;

@@ -252,9 +252,9 @@ def test_a_module_that_comes_and_goes_leaves_nothing_behind(boot, daemon: Path,
     print({name: n for name, n in grown.items() if n}, free)
     # What a load or a use forgets would be there as often as there were cycles.
     assert max(grown.values()) < cycles, grown
-    # And would be missing again in the second half: a kernel keeps some pages once, of 300 cycles
-    # as many as of 30.  Some come back a while after they were freed.
-    wait_for(lambda: min(free[0] - free[1], free[1] - free_pages(guest)) < cycles // 2)
+    # And would be missing again in the second half, while a kernel keeps some dozens of pages for
+    # itself, of 300 cycles as many as of 30.  Some come back a while after they were freed.
+    wait_for(lambda: min(free[0] - free[1], free[1] - free_pages(guest)) < cycles // 2 + 50)
     guest.run("rmmod hypermem", check=True)
     assert b"hypermem" not in guest.run("cat /proc/vmallocinfo /proc/modules; ps").out
     assert guest.run("ls -d /sys/module/hypermem /sys/bus/virtio/drivers/hypermem").out == b""
