@@ -246,6 +246,24 @@ def test_pointers_are_as_wide_as_the_process_has_them(world: World, guest: hyper
         process.write_ptr(small["region"], 1 << 32)
 
 
+def test_a_pointer_is_written_as_wide_as_it_is_by_then(world: World, guest: hypermem.Guest) -> None:
+    mapper32 = world.tool("mapper32")
+    if world.run(["test", "-e", mapper32]).rc:
+        pytest.skip("no mapper32: the compiler makes no static programs of 32 bits "
+                    "(libc6-dev-i386 and lib32gcc-N-dev)")
+    go = world.scratch / "go-ptr"
+    pid = world.spawn(["sh", "-c", f"until [ -e {go} ]; do sleep 0.1; done; "
+                                   f"exec {mapper32} big 4096"], file="/bin/sh")
+    process = guest.process(pid)
+    heap = next(m for m in process.maps if m.perms.startswith("rw"))
+    process.read_ptr(heap.start)  # 64 bits, which it knows for a second
+    world.run(["touch", go])
+    region = int(world.wait_output(pid, rb"region=(0x[0-9a-f]+)")[1], 16)
+    process.write_bytes(region, b"\x22" * 8)
+    process.write_ptr(region, 0x11111111)
+    assert process.read_bytes(region, 8) == b"\x11" * 4 + b"\x22" * 4
+
+
 def test_a_search_finds_every_place_once(world: World, guest: hypermem.Guest) -> None:
     mapper = world.program("mapper", "big", str(3 << 20))
     process = guest.process(mapper.pid)

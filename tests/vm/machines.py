@@ -109,7 +109,8 @@ def _arm64(version: str, kernel: Debian, **more) -> Machine:
 
 
 # QEMU may lose a timer's interrupt that is due while its processor sets the next one, and then none
-# comes until the 32-bit counter has gone round: 27 s.  The tick is never due so soon.
+# comes until the 32-bit counter has gone round: 27 s.  The tick is seldom due so soon, and init
+# takes the board's timer in its place.
 MIPS_TIMER = "highres=off nohz=off"
 
 

@@ -369,7 +369,7 @@ def test_a_process_that_dumps_its_core(guest: Guest, mount: Mount) -> None:
         guest.kill(pid, signal.SIGABRT)
         sleeper = wait_for(lambda: guest.run("pidof sleep").out.split())
         wait_for(lambda: b"\nCoreDumping:\t1\n" in guest.read_file(f"/proc/{pid}/status"))
-        assert shown(mount, pid) == oracle(guest, pid)
+        wait_for(lambda: shown(mount, pid) == oracle(guest, pid))
         assert mem(mount, pid, victim["region"], 1 << 20) == pattern(victim["region"], 1 << 20)
         assert check_mem(mount, guest, pid) > 1 << 20
         with opened(path(mount, pid, "mem")) as fd:

@@ -167,9 +167,9 @@ class Memory(abc.ABC):
                                 f"{'with' if signed else 'without'} a sign") from None
         self.write_bytes(addr, data)
 
-    def _pointer(self) -> int:
-        """Bytes of a pointer.  An exec may change it."""
-        if time.monotonic() >= self._pointer_end:
+    def _pointer(self, afresh: bool = False) -> int:
+        """Bytes of a pointer.  An exec may change it, but not on a kernel of 32 bits."""
+        if time.monotonic() >= self._pointer_end or (afresh and self._pointer_end < float("inf")):
             end = time.monotonic() + POINTER_SECONDS
             self._pointer_size = self.bits // 8
             self._pointer_end = end
@@ -202,4 +202,5 @@ class Memory(abc.ABC):
         self._write_number(addr, value, 8, True)
 
     def write_ptr(self, addr: int, value: int) -> None:
-        self._write_number(addr, value, self._pointer(), False)
+        """Its width is asked for each time: too wide, it would be written over what is behind."""
+        self._write_number(addr, value, self._pointer(afresh=True), False)
