@@ -269,6 +269,56 @@ int hm_client_read_number(struct hm_client *client, struct hm_who who, uint64_t 
 	return 0;
 }
 
+/* Two calls at the same time; 0: both were answered. */
+static int client_call_both(struct hm_client *client, struct hm_call calls[2])
+{
+	int rc = 0, sent = 0;
+
+	while (rc == 0 && sent < 2) {
+		hm_call_init(&calls[sent]);
+		rc = hm_session_send(&client->session, &calls[sent]);
+		if (rc)
+			hm_call_deinit(&calls[sent]);
+		else
+			sent++;
+	}
+	for (int i = 0; i < sent; i++) {
+		if (rc)
+			hm_session_give_up(&client->session, &calls[i]);
+		else
+			rc = hm_session_wait(&client->session, &calls[i]);
+		hm_call_deinit(&calls[i]);
+	}
+	return rc;
+}
+
+int hm_client_read_pointer(struct hm_client *client, struct hm_who who, uint64_t addr,
+			   size_t *ret_size, uint64_t *ret)
+{
+	uint8_t record[sizeof(struct hypermem_proc)], bytes[8];
+	bool big = client_is_big_endian(client);
+	struct hm_call calls[2], *proc_call = &calls[0], *mem_call = &calls[1];
+	struct hm_proc proc;
+	size_t size;
+	int rc;
+
+	hm_call_prepare(proc_call, HYPER_OP_READ_PROC, who, 0, record, sizeof(record));
+	hm_call_prepare(mem_call, HYPER_OP_READ, who, addr, bytes,
+			(uint32_t)size_clamp(addr, sizeof(bytes)));
+	rc = client_call_both(client, calls);
+	if (rc)
+		return fault_to_io(rc);
+	if (proc_call->fault || hm_proc_decode(record, proc_call->n, &proc) ||
+	    proc.pid != who.pid)
+		return hm_client_nonsense(client, proc_call, "is not this process");
+	size = proc.flags & HYPER_PROC_32BIT ? 4 : 8;
+	if (mem_call->n < size)
+		return -EIO;
+	*ret_size = size;
+	*ret = hm_number_decode(bytes, size, big);
+	return 0;
+}
+
 int hm_client_write_number(struct hm_client *client, struct hm_who who, uint64_t addr,
 			   size_t size, uint64_t number)
 {

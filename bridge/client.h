@@ -120,6 +120,12 @@ int hm_client_read_number(struct hm_client *client, struct hm_who who, uint64_t 
 			  uint64_t *ret);
 int hm_client_write_number(struct hm_client *client, struct hm_who who, uint64_t addr,
 			   size_t size, uint64_t number);
+/*
+ * A pointer, as wide as the process has them now: *ret_size is 4 or 8.  Asked for together, so that
+ * it takes no longer than a number.
+ */
+int hm_client_read_pointer(struct hm_client *client, struct hm_who who, uint64_t addr,
+			   size_t *ret_size, uint64_t *ret);
 
 /*
  * A C string of at most size - 1 bytes; buf is NUL-terminated.  Returns its length.

@@ -3,8 +3,9 @@
  * file_typed: pid/N/int/ADDR and its like: what is in memory at an address, as text;
  * and pid/N/bits, which says how wide a pointer is there.
  *
- * Reading from the start asks the guest, once; of a pointer, how wide it is, too.  What is written must come in one piece:
- * nothing is kept to be put together with what may follow.
+ * Reading from the start asks the guest, once; of a pointer, at the same time how wide it is.
+ * What is written must come in one piece: nothing is kept to be put together with what may
+ * follow.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -87,14 +88,16 @@ static int number_size(const struct hmfs_file *file, size_t *ret)
 
 static int number_make(struct hmfs_file *file, GByteArray *text)
 {
+	const struct hmfs_node *node = &file->node;
+	size_t size = number_types[node->row->arg].size;
 	uint64_t number;
-	size_t size;
 	int rc;
 
-	rc = number_size(file, &size);
-	if (rc == 0)
-		rc = hm_client_read_number(file->fs->client, file->who, file->node.addr, size,
-					   &number);
+	if (size)
+		rc = hm_client_read_number(file->fs->client, file->who, node->addr, size, &number);
+	else
+		rc = hm_client_read_pointer(file->fs->client, file->who, node->addr, &size,
+					    &number);
 	if (rc == 0)
 		number_print(&number_types[file->node.row->arg], size, number, text);
 	return rc;
