@@ -14,6 +14,7 @@
 #ifndef HYPERMEM_LINK_VIRTIO_H
 #define HYPERMEM_LINK_VIRTIO_H
 
+#include <linux/bitmap.h>
 #include <linux/mm.h>
 #include <linux/scatterlist.h>
 #include <linux/types.h>
@@ -39,6 +40,7 @@ struct hypermem_virtio {
 	u32 port;
 	u32 ports;			/* that the controller has ... */
 	u32 ours;			/* ... and of these, org.hypermem.* */
+	DECLARE_BITMAP(known, PORTS_MAX + 1);	/* which they are */
 	char name[NAME_MAX_SIZE];
 
 	/*

@@ -76,6 +76,9 @@ static void hypermem_virtio_event(struct hypermem_virtio *hv,
 
 	switch (virtio16_to_cpu(hv->vdev, msg->event)) {
 	case VIRTIO_CONSOLE_PORT_ADD:
+		/* Of one that is plugged in just as DEVICE_READY is answered the host tells twice. */
+		if (port > PORTS_MAX || __test_and_set_bit(port, hv->known))
+			break;
 		hv->ports++;
 		if (hv->rx)
 			pr_warn("%s: a port was added to the controller of %s and is not served: give it a controller of its own\n",
@@ -95,8 +98,11 @@ static void hypermem_virtio_event(struct hypermem_virtio *hv,
 		hv->host_changed = true;
 		break;
 	case VIRTIO_CONSOLE_PORT_REMOVE:
-		if (port != hv->port)
+		if (port != hv->port) {
+			if (port <= PORTS_MAX && __test_and_clear_bit(port, hv->known))
+				hv->ports--;
 			break;
+		}
 		pr_warn("%s: port %s was removed; it is served again when it is plugged in again\n",
 			hv->link.name, hv->name);
 		hv->host_connected = false;
