@@ -399,7 +399,10 @@ class Guest:
 
     def wait_agent(self, timeout: float = 60.0) -> None:
         self._drop_agent()
-        self._agent = _Agent(self.dir / "lab.sock", timeout, self._check_alive)
+        try:
+            self._agent = _Agent(self.dir / "lab.sock", timeout, self._check_alive)
+        except LabError as error:
+            raise LabError(f"{error}; its console ends with:\n{self.console()[-3000:]}") from None
 
     def shutdown(self) -> None:
         """Kill QEMU: nothing in this guest is worth a sync."""
