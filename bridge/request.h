@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * request: how client.c and lists.c ask the guest something.
+ * request: how client.c and its like ask the guest something.
  */
 #ifndef HM_REQUEST_H
 #define HM_REQUEST_H
@@ -40,6 +40,10 @@ void hm_client_window_deinit(struct hm_client *client);
 
 /* What to tell of `got` bytes and what came then: see client.c. */
 ssize_t hm_short_or_failed(size_t got, int rc);
+/* -EFAULT, which read(2) would say of its own buffer, is -EIO. */
+int hm_fault_to_io(int rc);
+/* Less than `size` where that would pass the end of all addresses. */
+size_t hm_size_clamp(uint64_t addr, size_t size);
 
 /* Data of a frame, as agreed with the guest that there is or was. */
 uint32_t hm_client_max_data(struct hm_client *client);

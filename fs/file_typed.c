@@ -76,7 +76,7 @@ static int pointer_size(const struct hmfs_file *file, size_t *ret)
 		return -ESTALE;
 	if (proc.stamp != file->who.stamp)
 		return -ESRCH;
-	*ret = proc.flags & HYPER_PROC_32BIT ? 4 : 8;
+	*ret = hm_proc_pointer_size(&proc);
 	return 0;
 }
 

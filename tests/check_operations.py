@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CLIENT = ("bridge/client.c bridge/hook_client.c bridge/lists.c bridge/window.c "
-          "bridge/reader.c")
+CLIENT = ("bridge/client.c bridge/hook_client.c bridge/lists.c bridge/value.c "
+          "bridge/window.c bridge/reader.c")
 
 # Where an operation must be named, and how it is there.
 PLACES = {
