@@ -82,3 +82,12 @@ def real(world: World) -> Iterator[Hook]:
     """A hook in any guest."""
     with made(world.mnt) as hook:
         yield hook
+
+
+@pytest.fixture
+def mapper32(world: World) -> Path:
+    path = world.tool("mapper32")
+    if world.run(["test", "-e", path]).rc:
+        pytest.skip("no mapper32: the compiler makes no static programs of 32 bits for this guest "
+                    "(on amd64 libc6-dev-i386 and lib32gcc-N-dev are missing)")
+    return path

@@ -231,11 +231,9 @@ def test_a_string_has_a_limit(world: World, guest: hypermem.Guest) -> None:
     assert errno_of(lambda: process.read_str(mapper["region"])) == "EFBIG"
 
 
-def test_pointers_are_as_wide_as_the_process_has_them(world: World, guest: hypermem.Guest) -> None:
-    if world.run(["test", "-e", world.tool("mapper32")]).rc:
-        pytest.skip("no mapper32: the compiler makes no static programs of 32 bits "
-                    "(libc6-dev-i386 and lib32gcc-N-dev)")
-    small = world.program("mapper32", "big", "4096")
+def test_pointers_are_as_wide_as_the_process_has_them(world: World, guest: hypermem.Guest,
+                                                      mapper32: Path) -> None:
+    small = world.program(mapper32.name, "big", "4096")
     process = guest.process(small.pid)
     assert process.bits == 32
     process.write_bytes(small["region"], b"\xff" * 16)
@@ -246,11 +244,8 @@ def test_pointers_are_as_wide_as_the_process_has_them(world: World, guest: hyper
         process.write_ptr(small["region"], 1 << 32)
 
 
-def test_a_pointer_is_written_as_wide_as_it_is_by_then(world: World, guest: hypermem.Guest) -> None:
-    mapper32 = world.tool("mapper32")
-    if world.run(["test", "-e", mapper32]).rc:
-        pytest.skip("no mapper32: the compiler makes no static programs of 32 bits "
-                    "(libc6-dev-i386 and lib32gcc-N-dev)")
+def test_a_pointer_is_written_as_wide_as_it_is_by_then(world: World, guest: hypermem.Guest,
+                                                       mapper32: Path) -> None:
     go = world.scratch / "go-ptr"
     pid = world.spawn(["sh", "-c", f"until [ -e {go} ]; do sleep 0.1; done; "
                                    f"exec {mapper32} big 4096"], file="/bin/sh")

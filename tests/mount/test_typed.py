@@ -328,15 +328,6 @@ def test_bits_are_those_of_the_program(world: World, victim: Victim) -> None:
     assert world.path(world.kthread(), "bits").read_text() == f"{kernel}\n"
 
 
-@pytest.fixture
-def mapper32(world: World) -> Path:
-    path = world.tool("mapper32")
-    if world.run(["test", "-e", path]).rc:
-        pytest.skip("no mapper32: the compiler makes no static programs of 32 bits for this guest "
-                    "(on amd64 libc6-dev-i386 and lib32gcc-N-dev are missing)")
-    return path
-
-
 def test_a_32_bit_process_has_pointers_of_4_bytes(world: World, mapper32: Path,
                                                   order: str) -> None:
     small = world.program(mapper32.name, "big", "65536")
@@ -400,7 +391,8 @@ def asked(world: World) -> Iterator[Asked]:
         yield ask
 
 
-def test_a_value_costs_one_question_and_a_pointer_two(world: World, victim: Victim, asked: Asked) -> None:
+def test_a_value_costs_one_question_and_a_pointer_two(world: World, victim: Victim,
+                                                      asked: Asked) -> None:
     flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT
     for kind in TYPES:
         name = f"{victim.pid}/{kind}/{victim['text']:#x}"
