@@ -121,11 +121,13 @@ int hm_client_read_number(struct hm_client *client, struct hm_who who, uint64_t 
 int hm_client_write_number(struct hm_client *client, struct hm_who who, uint64_t addr,
 			   size_t size, uint64_t number);
 /*
- * A pointer, as wide as the process has them now: *ret_size is 4 or 8.  Asked for together, so that
- * it takes no longer than a number.
+ * A pointer, as wide as the process has them now.  -EIO: not all of it is mapped, and nothing was
+ * written.  -ERANGE: it does not fit into 4 bytes, which is how wide they are.
  */
 int hm_client_read_pointer(struct hm_client *client, struct hm_who who, uint64_t addr,
-			   size_t *ret_size, uint64_t *ret);
+			   uint64_t *ret);
+int hm_client_write_pointer(struct hm_client *client, struct hm_who who, uint64_t addr,
+			    uint64_t pointer);
 
 /*
  * A C string of at most size - 1 bytes; buf is NUL-terminated.  Returns its length.

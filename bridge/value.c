@@ -34,53 +34,21 @@ int hm_client_read_number(struct hm_client *client, struct hm_who who, uint64_t 
 	return 0;
 }
 
-/* Two calls at the same time; 0: both were answered. */
-static int call_both(struct hm_client *client, struct hm_call calls[2])
-{
-	int rc = 0, sent = 0;
-
-	while (rc == 0 && sent < 2) {
-		hm_call_init(&calls[sent]);
-		rc = hm_session_send(&client->session, &calls[sent]);
-		if (rc)
-			hm_call_deinit(&calls[sent]);
-		else
-			sent++;
-	}
-	for (int i = 0; i < sent; i++) {
-		if (rc)
-			hm_session_give_up(&client->session, &calls[i]);
-		else
-			rc = hm_session_wait(&client->session, &calls[i]);
-		hm_call_deinit(&calls[i]);
-	}
-	return rc;
-}
-
 int hm_client_read_pointer(struct hm_client *client, struct hm_who who, uint64_t addr,
-			   size_t *ret_size, uint64_t *ret)
+			   uint64_t *ret)
 {
-	uint8_t record[sizeof(struct hypermem_proc)], bytes[8];
 	bool big = value_is_big_endian(client);
-	struct hm_call calls[2], *proc_call = &calls[0], *mem_call = &calls[1];
-	struct hm_proc proc;
-	size_t size;
+	struct hm_call call;
+	uint8_t bytes[8];
 	int rc;
 
-	hm_call_prepare(proc_call, HYPER_OP_READ_PROC, who, 0, record, sizeof(record));
-	hm_call_prepare(mem_call, HYPER_OP_READ, who, addr, bytes,
-			(uint32_t)hm_size_clamp(addr, sizeof(bytes)));
-	rc = call_both(client, calls);
-	if (rc)
-		return hm_fault_to_io(rc);
-	if (proc_call->fault || hm_proc_decode(record, proc_call->n, &proc) ||
-	    proc.pid != who.pid)
-		return hm_client_nonsense(client, proc_call, "is not this process");
-	size = hm_proc_pointer_size(&proc);
-	if (mem_call->n < size)
-		return -EIO;
-	*ret_size = size;
-	*ret = hm_number_decode(bytes, size, big);
+	hm_call_prepare(&call, HYPER_OP_READ_PTR, who, addr, bytes, sizeof(bytes));
+	rc = hm_client_call(client, &call);
+	if (rc || call.fault)
+		return hm_fault_to_io(rc ? rc : call.fault);
+	if (call.n != 4 && call.n != 8)
+		return hm_client_nonsense(client, &call, "is no pointer");
+	*ret = hm_number_decode(bytes, call.n, big);
 	return 0;
 }
 
@@ -93,6 +61,23 @@ int hm_client_write_number(struct hm_client *client, struct hm_who who, uint64_t
 	hm_number_encode(number, size, value_is_big_endian(client), bytes);
 	n = hm_client_write(client, who, addr, bytes, size);
 	return n < 0 ? (int)n : (size_t)n < size ? -EIO : 0;
+}
+
+int hm_client_write_pointer(struct hm_client *client, struct hm_who who, uint64_t addr,
+			    uint64_t pointer)
+{
+	struct hm_call call;
+	uint8_t bytes[8];
+	int rc;
+
+	if (client->readonly)
+		return -EROFS;
+	hm_number_encode(pointer, sizeof(bytes), false, bytes);
+	hm_call_prepare(&call, HYPER_OP_WRITE_PTR, who, addr, NULL, sizeof(bytes));
+	call.out = bytes;
+	call.sure = true;
+	rc = hm_client_call(client, &call);
+	return hm_fault_to_io(rc ? rc : call.fault);
 }
 
 ssize_t hm_client_read_str(struct hm_client *client, struct hm_who who, uint64_t addr, char *buf,

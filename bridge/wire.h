@@ -132,12 +132,6 @@ int hm_hello_reply_decode(const uint8_t *data, size_t size, struct hm_guest *ret
  * a mapping that ends before it starts, ...
  */
 int hm_proc_decode(const uint8_t *data, size_t size, struct hm_proc *ret);
-
-/* Bytes of its pointers. */
-static inline size_t hm_proc_pointer_size(const struct hm_proc *proc)
-{
-	return proc->flags & HYPER_PROC_32BIT ? 4 : 8;
-}
 int hm_fd_decode(const uint8_t *data, size_t size, struct hm_fd *ret);
 int hm_map_decode(const uint8_t *data, size_t size, struct hm_map *ret);
 int hm_ram_decode(const uint8_t *data, size_t size, struct hm_ram *ret);

@@ -3,7 +3,7 @@
  * file_typed: pid/N/int/ADDR and its like: what is in memory at an address, as text;
  * and pid/N/bits, which says how wide a pointer is there.
  *
- * Reading from the start asks the guest, once; of a pointer, at the same time how wide it is.
+ * Reading from the start asks the guest, once.  How wide a pointer is the guest knows best.
  * What is written must come in one piece: nothing is kept to be put together with what may
  * follow.
  */
@@ -30,11 +30,10 @@ static const struct number_type {
 	[HMFS_PTR] = { .hex = true },
 };
 
-/* The number as it is in memory: its lower `size` bytes. */
-static int number_parse(const struct number_type *type, size_t size, const char *text, size_t n,
-			uint64_t *ret)
+/* The number as it is in memory: its lower bytes.  A pointer may be too wide for the process. */
+static int number_parse(const struct number_type *type, const char *text, size_t n, uint64_t *ret)
 {
-	uint64_t max = size == 8 ? UINT64_MAX : UINT32_MAX, number;
+	uint64_t max = type->size == 4 ? UINT32_MAX : UINT64_MAX, number;
 	bool negative;
 	int rc = hmfs_signed_parse(text, n, &number, &negative);
 
@@ -48,58 +47,32 @@ static int number_parse(const struct number_type *type, size_t size, const char 
 	return 0;
 }
 
-static void number_print(const struct number_type *type, size_t size, uint64_t number,
-			 GByteArray *text)
+static void number_print(const struct number_type *type, uint64_t number, GByteArray *text)
 {
 	char line[32];
 
 	if (type->is_signed)
 		g_snprintf(line, sizeof(line), "%" PRId64 "\n",
-			   size == 4 ? (int32_t)number : (int64_t)number);
+			   type->size == 4 ? (int32_t)number : (int64_t)number);
 	else
 		g_snprintf(line, sizeof(line), type->hex ? "0x%" PRIx64 "\n" : "%" PRIu64 "\n",
 			   number);
 	g_byte_array_append(text, (const guint8 *)line, (guint)strlen(line));
 }
 
-/* Asked for now: it changes with exec, and what is next to a narrow pointer is not its own. */
-static int pointer_size(const struct hmfs_file *file, size_t *ret)
-{
-	struct hm_proc proc;
-	uint64_t epoch;
-	int rc;
-
-	rc = hm_client_read_proc(file->fs->client, file->who.pid, &proc, &epoch);
-	if (rc < 0)
-		return rc;
-	if (epoch != file->who.epoch)
-		return -ESTALE;
-	if (proc.stamp != file->who.stamp)
-		return -ESRCH;
-	*ret = hm_proc_pointer_size(&proc);
-	return 0;
-}
-
-static int number_size(const struct hmfs_file *file, size_t *ret)
-{
-	*ret = number_types[file->node.row->arg].size;
-	return *ret ? 0 : pointer_size(file, ret);
-}
-
 static int number_make(struct hmfs_file *file, GByteArray *text)
 {
-	const struct hmfs_node *node = &file->node;
-	size_t size = number_types[node->row->arg].size;
+	const struct number_type *type = &number_types[file->node.row->arg];
+	struct hm_client *client = file->fs->client;
 	uint64_t number;
 	int rc;
 
-	if (size)
-		rc = hm_client_read_number(file->fs->client, file->who, node->addr, size, &number);
+	if (type->size)
+		rc = hm_client_read_number(client, file->who, file->node.addr, type->size, &number);
 	else
-		rc = hm_client_read_pointer(file->fs->client, file->who, node->addr, &size,
-					    &number);
+		rc = hm_client_read_pointer(client, file->who, file->node.addr, &number);
 	if (rc == 0)
-		number_print(&number_types[file->node.row->arg], size, number, text);
+		number_print(type, number, text);
 	return rc;
 }
 
@@ -111,18 +84,17 @@ ssize_t hmfs_number_read(struct hmfs_file *file, void *buf, size_t size, off_t o
 ssize_t hmfs_number_write(struct hmfs_file *file, const void *buf, size_t size, off_t offset)
 {
 	const struct number_type *type = &number_types[file->node.row->arg];
-	size_t number_bytes;
-	uint64_t number;
+	struct hm_client *client = file->fs->client;
+	uint64_t addr = file->node.addr, number;
 	int rc;
 
 	if (offset != 0)
 		return -EINVAL;
-	rc = number_size(file, &number_bytes);
-	if (rc == 0)
-		rc = number_parse(type, number_bytes, buf, hmfs_line_size(buf, size), &number);
-	if (rc == 0)
-		rc = hm_client_write_number(file->fs->client, file->who, file->node.addr,
-					    number_bytes, number);
+	rc = number_parse(type, buf, hmfs_line_size(buf, size), &number);
+	if (rc == 0 && type->size)
+		rc = hm_client_write_number(client, file->who, addr, type->size, number);
+	else if (rc == 0)
+		rc = hm_client_write_pointer(client, file->who, addr, number);
 	return rc < 0 ? rc : (ssize_t)size;
 }
 
@@ -166,14 +138,19 @@ ssize_t hmfs_str_write(struct hmfs_file *file, const void *buf, size_t size, off
 
 static int bits_make(struct hmfs_file *file, GByteArray *text)
 {
+	struct hm_proc proc;
 	char line[16];
-	size_t size;
+	uint64_t epoch;
 	int rc;
 
-	rc = pointer_size(file, &size);
+	rc = hm_client_read_proc(file->fs->client, file->who.pid, &proc, &epoch);
 	if (rc < 0)
 		return rc;
-	g_snprintf(line, sizeof(line), "%zu\n", 8 * size);
+	if (epoch != file->who.epoch)
+		return -ESTALE;
+	if (proc.stamp != file->who.stamp)
+		return -ESRCH;
+	g_snprintf(line, sizeof(line), "%d\n", proc.flags & HYPER_PROC_32BIT ? 32 : 64);
 	g_byte_array_append(text, (const guint8 *)line, (guint)strlen(line));
 	return 0;
 }

@@ -302,6 +302,71 @@ int hypermem_write(struct hypermem_request *request)
 	return request->out_size == size ? 0 : -EIO;
 }
 
+/*
+ * Bytes of the pointers of the program that has this mm.  execve() gives the task the mm, then
+ * the width, and then the mm its size.  0: the process is about to run another program.
+ */
+static u32 mem_pointer_size(struct task_struct *task, struct mm_struct *mm)
+{
+	bool narrow;
+
+	if (!READ_ONCE(mm->task_size))
+		return 0;
+	smp_rmb();
+	narrow = hypermem_is_32bit(task);
+	smp_rmb();
+	if (READ_ONCE(task->mm) != mm)
+		return 0;
+	return narrow ? sizeof(u32) : sizeof(u64);
+}
+
+int hypermem_read_ptr(struct hypermem_request *request)
+{
+	struct mm_struct *mm = get_task_mm(request->task);
+	int rc = -EIO;
+	u32 size;
+
+	if (!mm)
+		return hypermem_request_alive(request) ? -EIO : -ESRCH;
+	size = mem_pointer_size(request->task, mm);
+	if (size)
+		rc = hypermem_mem_read(mm, request->header.addr, request->out, size, FOLL_FORCE,
+				       &request->out_size);
+	mmput(mm);
+	return rc;
+}
+
+static int mem_write_ptr(struct task_struct *task, struct mm_struct *mm, u64 addr, u64 number)
+{
+	u32 size = mem_pointer_size(task, mm), narrow = number;
+	void *bytes = size == sizeof(u32) ? (void *)&narrow : &number;
+
+	if (size == sizeof(u32) && number != narrow)
+		return -ERANGE;
+	if (!size || (unsigned long)addr != addr ||
+	    hypermem_mem_mapped(mm, hypermem_untagged(addr), size) != size)
+		return -EIO;
+	return mem_write(task, mm, addr, bytes, size) == size ? 0 : -EIO;
+}
+
+int hypermem_write_ptr(struct hypermem_request *request)
+{
+	struct mm_struct *mm;
+	u64 number;
+	int rc;
+
+	if (!hypermem_get_number(request, &number))
+		return -EINVAL;
+	mm = get_task_mm(request->task);
+	if (!mm)
+		return hypermem_request_alive(request) ? -EIO : -ESRCH;
+	rc = mem_write_ptr(request->task, mm, request->header.addr, number);
+	mmput(mm);
+	if (!rc)
+		request->out_size = request->header.size;
+	return rc;
+}
+
 /* Of one mm: strings of two programs are not joined. */
 static int mem_read_str(struct hypermem_request *request, struct mm_struct *mm)
 {

@@ -52,6 +52,8 @@ static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
 	OP(HOOK_REPLY), WRITES, 0, hypermem_hook_reply },
 	OP(HOOK_COUNTS), 0, sizeof(struct hypermem_hook_counts), hypermem_hook_counts },
 #endif
+	OP(READ_PTR), PROCESS, sizeof(__le64), hypermem_read_ptr },
+	OP(WRITE_PTR), PROCESS | WRITES, 0, hypermem_write_ptr },
 };
 
 const struct hypermem_op *hypermem_op_find(u32 op)
@@ -218,6 +220,17 @@ void hypermem_hello(struct hypermem_request *request)
 		max = 0;
 	}
 	hypermem_link_begin(link, max, ro, frame);
+}
+
+bool hypermem_get_number(const struct hypermem_request *request, u64 *ret)
+{
+	__le64 raw;
+
+	if (request->header.size != sizeof(raw))
+		return false;
+	memcpy(&raw, request->data, sizeof(raw));
+	*ret = le64_to_cpu(raw);
+	return true;
 }
 
 static bool hypermem_put(struct hypermem_request *request, const void *record, size_t size)

@@ -116,6 +116,9 @@ struct hypermem_frame *hypermem_frame_status(const struct hypermem_header *reque
 					     u64 addr, u32 size);
 struct hypermem_frame *hypermem_frame_error(const struct hypermem_header *request, int error);
 
+/* The number that the request's data is; false: it is none. */
+bool hypermem_get_number(const struct hypermem_request *request, u64 *ret);
+
 /* Records in CPU order. */
 struct hypermem_proc_record {
 	u32 pid, ppid, uid, gid;
@@ -158,6 +161,8 @@ int hypermem_ops_init(void);
 /* mem.c */
 int hypermem_read(struct hypermem_request *request);
 int hypermem_write(struct hypermem_request *request);
+int hypermem_read_ptr(struct hypermem_request *request);
+int hypermem_write_ptr(struct hypermem_request *request);
 int hypermem_read_str(struct hypermem_request *request);
 int hypermem_list_maps(struct hypermem_request *request);
 /* How many of the `size` bytes at addr are mapped without a gap, no stack being grown. */

@@ -67,6 +67,8 @@ static const struct op {
 	OP(HOOK_WAIT),		LIMIT,			op_hook_wait },
 	OP(HOOK_REPLY),		WRITES,			op_hook_reply },
 	OP(HOOK_COUNTS),	0,			op_hook_counts },
+	OP(READ_PTR),		PROCESS,		op_read_ptr },
+	OP(WRITE_PTR),		PROCESS | WRITES,	op_write_ptr },
 };
 
 /* -- from request to reply --------------------------------------------------------------- */

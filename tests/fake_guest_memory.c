@@ -33,9 +33,8 @@ static int mem_errno(int error)
 	return error == EOVERFLOW ? -EIO : -error;
 }
 
-int op_read(struct request *request, struct frame *reply)
+static int mem_read(const struct request *request, uint32_t limit, struct frame *reply)
 {
-	uint32_t limit = request->frame.size;
 	ssize_t n = 0;
 	int fd, rc;
 
@@ -57,9 +56,14 @@ int op_read(struct request *request, struct frame *reply)
 	return rc;
 }
 
-int op_write(struct request *request, struct frame *reply)
+int op_read(struct request *request, struct frame *reply)
 {
-	const GByteArray *data = request->frame.data;
+	return mem_read(request, request->frame.size, reply);
+}
+
+static int mem_write(const struct request *request, const uint8_t *data, uint32_t size,
+		     struct frame *reply)
+{
 	ssize_t n = 0;
 	int fd, rc;
 
@@ -68,14 +72,52 @@ int op_write(struct request *request, struct frame *reply)
 	rc = mem_open(request, O_WRONLY, &fd);
 	if (rc)
 		return rc;
-	for (reply->size = 0; reply->size < data->len; reply->size += n) {
-		n = write(fd, data->data + reply->size, data->len - reply->size);
+	for (reply->size = 0; reply->size < size; reply->size += n) {
+		n = write(fd, data + reply->size, size - reply->size);
 		if (n <= 0) {
 			rc = n < 0 ? mem_errno(errno) : -ESRCH;
 			break;
 		}
 	}
 	close(fd);
+	return rc;
+}
+
+int op_write(struct request *request, struct frame *reply)
+{
+	return mem_write(request, request->frame.data->data, request->frame.data->len, reply);
+}
+
+int op_read_ptr(struct request *request, struct frame *reply)
+{
+	uint32_t size = process_is_32bit(request->dir) ? 4 : 8;
+	int rc = mem_read(request, size, reply);
+
+	return rc == 0 && reply->data->len < size ? -EIO : rc;
+}
+
+int op_write_ptr(struct request *request, struct frame *reply)
+{
+	uint32_t size = process_is_32bit(request->dir) ? 4 : 8;
+	struct frame there = { .data = g_byte_array_new() };
+	uint64_t number;
+	uint32_t narrow;
+	int rc;
+
+	if (request->frame.data->len != sizeof(number))
+		return -EINVAL;
+	memcpy(&number, request->frame.data->data, sizeof(number));
+	number = le64toh(number);
+	narrow = (uint32_t)number;
+	if (size == 4 && narrow != number)
+		return -ERANGE;
+	rc = mem_read(request, size, &there);
+	if (rc == 0 && there.data->len < size)
+		rc = -EIO;
+	g_byte_array_unref(there.data);
+	if (rc == 0)
+		rc = mem_write(request, size == 4 ? (void *)&narrow : (void *)&number, size, reply);
+	reply->size = rc ? 0 : sizeof(number);
 	return rc;
 }
 

@@ -113,6 +113,8 @@ int op_list_fds(struct request *request, struct frame *reply);
 /* fake_guest_memory.c */
 int op_read(struct request *request, struct frame *reply);
 int op_write(struct request *request, struct frame *reply);
+int op_read_ptr(struct request *request, struct frame *reply);
+int op_write_ptr(struct request *request, struct frame *reply);
 int op_read_str(struct request *request, struct frame *reply);
 int op_list_maps(struct request *request, struct frame *reply);
 

@@ -134,7 +134,7 @@ bool process_is_gone(int dir)
 }
 
 /* By its program; one that has none (a kernel thread, a zombie) is like the kernel. */
-static bool process_is_32bit(int dir)
+bool process_is_32bit(int dir)
 {
 	char ident[5] = "";	/* EI_CLASS is the last */
 	int fd = openat(dir, "exe", O_RDONLY | O_CLOEXEC | O_NOCTTY);

@@ -11,6 +11,7 @@
 int file_read(int dir, const char *name, GByteArray **ret);
 bool process_has_memory(int dir);
 bool process_is_gone(int dir);
+bool process_is_32bit(int dir);
 bool reply_put(const struct request *request, struct frame *reply, const void *record,
 	       size_t size);
 

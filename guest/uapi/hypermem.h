@@ -190,7 +190,21 @@ enum HYPER_OP {
 	/* addr: the hook's number.  READ_OK, data: struct hypermem_hook_counts. */
 	HYPER_OP_HOOK_COUNTS = 20,
 
-	HYPER_OP_MAX = 21,	/* one more than the greatest index */
+	/*
+	 * A pointer, as wide as the process has them now.  addr: virtual address.
+	 * READ_OK, data: it, as it is in memory: 4 or 8 bytes.
+	 * READ_PARTIAL, data: the bytes before the fault.
+	 */
+	HYPER_OP_READ_PTR = 21,
+
+	/*
+	 * addr: virtual address, data: __le64, the pointer.  All of it is mapped, or nothing
+	 * is written.  WRITE_OK, size: what the data had.  WRITE_FAIL with ERANGE: it does
+	 * not fit into the process's pointers.
+	 */
+	HYPER_OP_WRITE_PTR = 22 | HYPER_DATA,
+
+	HYPER_OP_MAX = 23,	/* one more than the greatest index */
 };
 
 enum HYPER_RESP {

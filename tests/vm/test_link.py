@@ -2,6 +2,7 @@
 """Hosts that come, go, talk nonsense and do not listen: the next one is served as if nothing was."""
 from __future__ import annotations
 
+import errno
 import random
 import re
 import struct
@@ -12,8 +13,9 @@ import pytest
 import machines
 from lab import Guest
 from link import (BIG_ENDIAN, CHUNK, DATA, HELLO, HELLO_REPLY, LIST_PROCS, MAGIC, READ, READ_FAIL,
-                  READ_OK, READ_PARTIAL, READ_PROC, READ_STR, READONLY, RESET, TRANSLATE, VERSION,
-                  WINDOW, WRITE, WRITE_FAIL, Frame, Hello, Link, errno_name, header, hello_frame)
+                  READ_OK, READ_PARTIAL, READ_PROC, READ_PTR, READ_STR, READONLY, RESET, TRANSLATE,
+                  VERSION, WINDOW, WRITE, WRITE_FAIL, WRITE_OK, WRITE_PTR, Frame, Hello, Link,
+                  errno_name, header, hello_frame)
 from world import pattern
 
 pytestmark = pytest.mark.vm("is about the module")
@@ -360,15 +362,17 @@ def test_a_wrong_stamp_is_another_process(link: Link, victim: dict) -> None:
     pid, addr = victim["pid"], victim["region"]
     stamp = link.proc(pid).stamp
     assert link.get(READ, pid, addr, 8, stamp=stamp) == pattern(addr, 8)
-    for op in READ, READ_PROC, READ_STR:
+    for op in READ, READ_PROC, READ_STR, READ_PTR:
         reply = link.call(op, pid, addr, 8, stamp=stamp ^ 1 or 2)
         assert reply.op == READ_FAIL and errno_name(reply) == "ESRCH"
 
 
 @pytest.mark.parametrize("pid", [0, 0xffffffff, 1 << 22, 1 << 31, 99999])
 def test_no_such_process(link: Link, pid: int) -> None:
-    for op in READ, READ_STR, READ_PROC:
+    for op in READ, READ_STR, READ_PROC, READ_PTR:
         assert errno_name(link.call(op, pid, 0x400000, 8)) == "ESRCH"
+    for op in WRITE, WRITE_PTR:
+        assert errno_name(link.call(op, pid, 0x400000, data=bytes(8))) == "ESRCH"
 
 
 @pytest.mark.parametrize("addr", [0, 1, 0x1000, (1 << 47) - 1, 1 << 47, 1 << 63, (1 << 63) - 1,
@@ -378,6 +382,30 @@ def test_odd_addresses_are_not_mapped(link: Link, victim: dict, addr: int) -> No
         assert errno_name(link.call(READ, victim["pid"], addr, size)) == "EIO"
         assert errno_name(link.call(READ_STR, victim["pid"], addr, size)) == "EIO"
     assert errno_name(link.call(WRITE, victim["pid"], addr, data=b"x")) == "EIO"
+    assert errno_name(link.call(READ_PTR, victim["pid"], addr)) == "EIO"
+    assert errno_name(link.call(WRITE_PTR, victim["pid"], addr, data=bytes(8))) == "EIO"
+
+
+def test_a_pointer_that_is_not_all_there_is_not_written(link: Link, victim: dict) -> None:
+    pid, order = victim["pid"], machines.current.byteorder
+    size, end = machines.current.word_bits // 8, victim["hole"]
+    for addr in end - size, victim["region"] + 3:
+        there = link.get(READ, pid, addr, size)
+        assert link.get(READ_PTR, pid, addr) == there
+        reply = link.call(WRITE_PTR, pid, addr, data=(0x12345678).to_bytes(8, "little"))
+        assert (reply.op, reply.size) == (WRITE_OK, 8)
+        assert link.get(READ_PTR, pid, addr) == (0x12345678).to_bytes(size, order)
+        assert link.write(pid, addr, there) == size
+    reply = link.call(READ_PTR, pid, end - 2)
+    assert (reply.op, reply.addr) == (READ_PARTIAL, errno.EIO)
+    assert reply.data == link.get(READ, pid, end - 2, 2)
+    assert errno_name(link.call(WRITE_PTR, pid, end - 2, data=bytes(8))) == "EIO"
+    assert link.get(READ, pid, end - 2, 2) == reply.data
+    for data in b"", bytes(4), bytes(7), bytes(9), bytes(CHUNK):
+        assert errno_name(link.call(WRITE_PTR, pid, victim["region"], data=data)) == "EINVAL"
+    wide = link.call(WRITE_PTR, pid, victim["region"], data=(1 << 32).to_bytes(8, "little"))
+    assert size == 8 or errno_name(wide) == "ERANGE"
+    assert errno_name(link.call(READ_PTR, 2)) == "EIO"  # a kernel thread
 
 
 PAGE = machines.current.page
