@@ -286,6 +286,7 @@ class Guest:
         arg_prefix = "lab.hypermem_args=" if "modules" in machine.features else "hypermem."
         words = [f"console={machine.console}", "loglevel=7", "rdinit=/init",
                  f"lab.console={console}", f"lab.hypermem={int(load_hypermem)}",
+                 "sysrq_always_enabled",  # for _stand()
                  "proc_mem.force_override=always",  # the oracle reads PROT_NONE, too
                  *(arg_prefix + arg for arg in hypermem_args.split()), machine.append,
                  append]
@@ -402,7 +403,21 @@ class Guest:
         try:
             self._agent = _Agent(self.dir / "lab.sock", timeout, self._check_alive)
         except LabError as error:
-            raise LabError(f"{error}; its console ends with:\n{self.console()[-3000:]}") from None
+            raise LabError(f"{error}; {self._stand()}") from None
+
+    def _stand(self) -> str:
+        """Of a guest that is not heard: where its processors are, what its kernel still says."""
+        said = ["its processors:"]
+        with contextlib.suppress(OSError, LabError):
+            for _ in range(3):
+                text = self.qmp("human-monitor-command", **{"command-line": "info registers -a"})
+                said += re.findall(r"(?im)^.*(?:CPU#|\b[er]?ip\b|\bpc\b|\bpsw\b|\bnip\b).*$", text)
+            if machines.current.types:
+                for key in "lw":  # backtraces of what runs, and of who waits without end
+                    self.qmp("chardev-send-break", id="console")
+                    self.type(key)
+                    time.sleep(patience(2))
+        return "\n".join([*said, "its console ends with:", self.console()[-6000:]])
 
     def shutdown(self) -> None:
         """Kill QEMU: nothing in this guest is worth a sync."""
