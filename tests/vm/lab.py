@@ -35,6 +35,7 @@ import tempfile
 import termios
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -330,7 +331,7 @@ class Guest:
         try:
             guest._qmp = guest._connect_qmp()
             if console != "none":
-                guest.wait_agent(timeout)
+                guest._wait_boot(0, timeout)
         except BaseException:
             guest.shutdown()
             raise
@@ -384,6 +385,7 @@ class Guest:
         """Reset the machine (or run `how` in the guest to that end); wait for the agent again."""
         assert self._qmp
         before = self._agent.boot_id if self._agent else None
+        said = len(self.console())
         self.qmp("query-status")  # brings what is due: SeaBIOS answers a reset with one more
         self._qmp.events.clear()
         if how is None:
@@ -394,9 +396,22 @@ class Guest:
         self._qmp.wait("RESET", timeout)
         self._drop_agent()
         if agent:
-            self.wait_agent(timeout)
+            self._wait_boot(said, timeout)
             if self.boot_id == before:
                 raise LabError("the guest has not rebooted")
+
+    def _wait_boot(self, said: int, timeout: float) -> None:
+        """Wait for the agent.  A kernel that stands still before it runs anything of ours, which it
+        does once in a thousand boots, is booted again, with a warning."""
+        try:
+            self.wait_agent(timeout)
+        except LabError as error:
+            self._check_alive()
+            if "modules" not in machines.current.features or "Run /init" in self.console()[said:]:
+                raise
+            warnings.warn(f"booted again: {error}", stacklevel=2)
+            self.qmp("system_reset")
+            self.wait_agent(timeout)
 
     def wait_agent(self, timeout: float = 60.0) -> None:
         self._drop_agent()
