@@ -5,8 +5,9 @@
  * What is written goes by access_process_vm(), the kernel's own way for debuggers: it holds
  * the pages that it touches, breaks copy-on-write and keeps caches coherent.  What it must
  * not do is make memory: it would grow a stack downwards to meet an address, so only what
- * is mapped already is asked of it.  What is read is read from one mm: access_process_vm()
- * takes that of the program that the process runs by now.
+ * is mapped already is asked of it.  What is read is read from one mm, which the process
+ * still has when it has been read: access_process_vm() takes that of the program that the
+ * process runs by then.
  */
 #include <linux/fs.h>
 #include <linux/mm.h>
@@ -271,20 +272,37 @@ static u32 mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, v
 	return done;
 }
 
-int hypermem_read(struct hypermem_request *request)
+int hypermem_mem_use(struct hypermem_request *request, int without,
+		     int (*use)(struct hypermem_request *request, struct mm_struct *mm))
 {
+	unsigned int tries = 0;
 	struct mm_struct *mm;
+	bool same;
 	int rc;
 
-	if (!request->out_max)
-		return 0;
-	mm = get_task_mm(request->task);
-	if (!mm)
-		return hypermem_request_alive(request) ? 0 : -ESRCH;
-	rc = hypermem_mem_read(mm, request->header.addr, request->out, request->out_max, FOLL_FORCE,
-			       &request->out_size);
-	mmput(mm);
-	return rc;
+	do {
+		mm = get_task_mm(request->task);
+		if (!mm)
+			return hypermem_request_alive(request) ? without : -ESRCH;
+		rc = use(request, mm);
+		smp_rmb();
+		same = READ_ONCE(request->task->mm) == mm;
+		mmput(mm);
+		if (!same)
+			request->out_size = 0;
+	} while (!same && ++tries < TRIES);
+	return same ? rc : -EIO;
+}
+
+static int mem_read(struct hypermem_request *request, struct mm_struct *mm)
+{
+	return hypermem_mem_read(mm, request->header.addr, request->out, request->out_max,
+				 FOLL_FORCE, &request->out_size);
+}
+
+int hypermem_read(struct hypermem_request *request)
+{
+	return request->out_max ? hypermem_mem_use(request, 0, mem_read) : 0;
 }
 
 int hypermem_write(struct hypermem_request *request)
@@ -320,20 +338,19 @@ static u32 mem_pointer_size(struct task_struct *task, struct mm_struct *mm)
 	return narrow ? sizeof(u32) : sizeof(u64);
 }
 
+static int mem_read_ptr(struct hypermem_request *request, struct mm_struct *mm)
+{
+	u32 size = mem_pointer_size(request->task, mm);
+
+	if (!size)
+		return -EIO;
+	return hypermem_mem_read(mm, request->header.addr, request->out, size, FOLL_FORCE,
+				 &request->out_size);
+}
+
 int hypermem_read_ptr(struct hypermem_request *request)
 {
-	struct mm_struct *mm = get_task_mm(request->task);
-	int rc = -EIO;
-	u32 size;
-
-	if (!mm)
-		return hypermem_request_alive(request) ? -EIO : -ESRCH;
-	size = mem_pointer_size(request->task, mm);
-	if (size)
-		rc = hypermem_mem_read(mm, request->header.addr, request->out, size, FOLL_FORCE,
-				       &request->out_size);
-	mmput(mm);
-	return rc;
+	return hypermem_mem_use(request, -EIO, mem_read_ptr);
 }
 
 static int mem_write_ptr(struct task_struct *task, struct mm_struct *mm, u64 addr, u64 number)
@@ -367,7 +384,6 @@ int hypermem_write_ptr(struct hypermem_request *request)
 	return rc;
 }
 
-/* Of one mm: strings of two programs are not joined. */
 static int mem_read_str(struct hypermem_request *request, struct mm_struct *mm)
 {
 	u64 addr = request->header.addr;
@@ -393,14 +409,7 @@ static int mem_read_str(struct hypermem_request *request, struct mm_struct *mm)
 
 int hypermem_read_str(struct hypermem_request *request)
 {
-	struct mm_struct *mm = get_task_mm(request->task);
-	int rc;
-
-	if (!mm)
-		return hypermem_request_alive(request) ? -EIO : -ESRCH;
-	rc = mem_read_str(request, mm);
-	mmput(mm);
-	return rc;
+	return hypermem_mem_use(request, -EIO, mem_read_str);
 }
 
 static void map_fill(const struct vm_area_struct *vma, struct hypermem_map_record *rec)
@@ -427,16 +436,13 @@ static void map_fill(const struct vm_area_struct *vma, struct hypermem_map_recor
 	}
 }
 
-int hypermem_list_maps(struct hypermem_request *request)
+static int mem_list_maps(struct hypermem_request *request, struct mm_struct *mm)
 {
-	struct mm_struct *mm = get_task_mm(request->task);
 	unsigned long addr = request->header.addr;
 	struct hypermem_map_record rec;
 	struct vm_area_struct *vma;
 
 	request->out_addr = 0;
-	if (!mm)
-		return hypermem_request_alive(request) ? 0 : -ESRCH;
 	mmap_read_lock(mm);
 	if (addr == request->header.addr) {
 		while ((vma = find_vma(mm, addr))) {
@@ -449,6 +455,11 @@ int hypermem_list_maps(struct hypermem_request *request)
 		}
 	}
 	mmap_read_unlock(mm);
-	mmput(mm);
 	return 0;
+}
+
+int hypermem_list_maps(struct hypermem_request *request)
+{
+	request->out_addr = 0;
+	return hypermem_mem_use(request, 0, mem_list_maps);
 }

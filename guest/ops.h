@@ -165,6 +165,13 @@ int hypermem_read_ptr(struct hypermem_request *request);
 int hypermem_write_ptr(struct hypermem_request *request);
 int hypermem_read_str(struct hypermem_request *request);
 int hypermem_list_maps(struct hypermem_request *request);
+/*
+ * Do something with the memory of the request's process; `without` is for one that has none.
+ * Again, if it runs another program by then: what was read may be what somebody wrote since
+ * who has the former memory still.
+ */
+int hypermem_mem_use(struct hypermem_request *request, int without,
+		     int (*use)(struct hypermem_request *request, struct mm_struct *mm));
 /* How many of the `size` bytes at addr are mapped without a gap, no stack being grown. */
 u32 hypermem_mem_mapped(struct mm_struct *mm, u64 addr, u32 size);
 /* Up to n pages that are mapped from addr on, each with a reference; or -errno. */

@@ -220,64 +220,45 @@ static int proc_copy_title(struct hypermem_request *request, struct mm_struct *m
 	return n ? 0 : rc;
 }
 
-static int proc_args(struct hypermem_request *request, struct mm_struct *mm,
-		     const struct proc_area *area)
+static int proc_args(struct hypermem_request *request, struct mm_struct *mm)
 {
-	u64 offset = request->header.addr;
-	u64 size = area->arg_end - area->arg_start;
-	u64 title_size = size;
+	u64 offset = request->header.addr, size, title_size;
+	struct proc_area area;
 	char last;
 	u32 n;
 
-	if (!area->env_end || area->arg_start >= area->arg_end)
+	proc_area_get(mm, &area);
+	title_size = size = area.arg_end - area.arg_start;
+	if (!area.env_end || area.arg_start >= area.arg_end)
 		return 0;
-	if (area->env_start == area->arg_end && area->env_end >= area->env_start)
-		title_size = area->env_end - area->arg_start;
+	if (area.env_start == area.arg_end && area.env_end >= area.env_start)
+		title_size = area.env_end - area.arg_start;
 	if (offset >= title_size)
 		return 0;
-	if (!proc_access(mm, area->arg_end - 1, &last, 1, &n) && last)
-		return proc_copy_title(request, mm, area->arg_start);
-	return offset < size ? proc_copy(request, mm, area->arg_start + offset, size - offset) : 0;
+	if (!proc_access(mm, area.arg_end - 1, &last, 1, &n) && last)
+		return proc_copy_title(request, mm, area.arg_start);
+	return offset < size ? proc_copy(request, mm, area.arg_start + offset, size - offset) : 0;
 }
 
-static int proc_env(struct hypermem_request *request, struct mm_struct *mm,
-		    const struct proc_area *area)
+static int proc_env(struct hypermem_request *request, struct mm_struct *mm)
 {
 	u64 offset = request->header.addr;
-
-	if (!area->env_end || area->env_start >= area->env_end ||
-	    offset >= area->env_end - area->env_start)
-		return 0;
-	return proc_copy(request, mm, area->env_start + offset,
-			 area->env_end - area->env_start - offset);
-}
-
-/*
- * Area and bytes are of one mm.  access_process_vm() would ask the task for its mm anew: after
- * an exec it would look up, and make, pages of the new program at the old one's addresses.
- */
-static int proc_read_area(struct hypermem_request *request,
-			  int (*read)(struct hypermem_request *, struct mm_struct *,
-				      const struct proc_area *))
-{
-	struct mm_struct *mm = get_task_mm(request->task);
 	struct proc_area area;
-	int rc;
 
-	if (!mm)
-		return hypermem_request_alive(request) ? 0 : -ESRCH;
 	proc_area_get(mm, &area);
-	rc = read(request, mm, &area);
-	mmput(mm);
-	return rc;
+	if (!area.env_end || area.env_start >= area.env_end ||
+	    offset >= area.env_end - area.env_start)
+		return 0;
+	return proc_copy(request, mm, area.env_start + offset,
+			 area.env_end - area.env_start - offset);
 }
 
 int hypermem_read_procargs(struct hypermem_request *request)
 {
-	return proc_read_area(request, proc_args);
+	return hypermem_mem_use(request, 0, proc_args);
 }
 
 int hypermem_read_procenv(struct hypermem_request *request)
 {
-	return proc_read_area(request, proc_env);
+	return hypermem_mem_use(request, 0, proc_env);
 }

@@ -256,6 +256,21 @@ def test_a_program_is_not_taken_for_the_one_before(guest: Guest, daemon: Path,
     assert guest.has(said["pid"])
 
 
+def test_a_program_that_comes_while_a_request_waits_is_not_taken_for_it(
+        boot: Callable[..., Guest], daemon: Path, reader: Callable[..., Reader],
+        seconds: float) -> None:
+    """The module gets little of the processor, and what the program had somebody else still has."""
+    guest = boot(smp=1)
+    for _ in range(4):
+        guest.spawn(["sh", "-c", "while :; do :; done"])
+    said = churn(guest, "exec")
+    with Mount(daemon, guest.hm_socket, "-o", OFF) as mount:
+        counts = reader(mount, said, 3 * seconds, 8, "--min-reads", "2", "--min-words", "1000",
+                        "--min-steps", "2").counts()
+    assert counts["exec"] >= 2
+    assert guest.has(said["pid"])
+
+
 @pytest.mark.parametrize("ram", [REQUIRE, OFF])
 def test_a_process_that_exits_shows_what_it_had_or_nothing(
         guest: Guest, daemon: Path, reader: Callable[..., Reader], seconds: float,
@@ -302,7 +317,8 @@ def test_most_of_it_comes_through_the_window(guest: Guest, daemon: Path,
                            rb"size (\d+)", mount.stderr())
     inline = sum(map(int, sizes))
     print(f"{inline} bytes sent by the guest, {counts['bytes']:.0f} read")
-    assert 0 < inline < counts["bytes"] / 2
+    # What changes while it is copied, the more of it the busier this host, is sent after all.
+    assert 0 < inline < counts["bytes"] * 3 / 4
 
 
 # Memory that stays as it is.
