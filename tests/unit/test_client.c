@@ -232,6 +232,7 @@ static void a_read_only_client_does_not_write(void **state)
 	hm_client_close(world->client);
 	client = world->client = client_of(world->guest, true);
 	assert_int_equal(hm_client_write(client, who, 0, "x", 1), -EROFS);
+	assert_int_equal(hm_client_write_pointer(client, who, 0, 1), -EROFS);
 	assert_int_equal(g_atomic_int_get(&world->guest->requests), 0);
 }
 
@@ -329,6 +330,39 @@ static void a_number_that_is_not_all_there_is_none(void **state)
 	assert_true(number == 7);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(hm_client_write_number(world->client, who, 1, 4, 1), -EIO);
+}
+
+static void a_pointer_is_as_wide_as_the_guest_says(void **state)
+{
+	static const struct part list[] = {
+		{ HYPER_RESP_READ_OK, ECHO, "\1\2\3\4", 4 },
+		{ HYPER_RESP_READ_OK, ECHO, "\1\2\3\4\5\6\7\x88", 8 },
+		{ HYPER_RESP_READ_OK, ECHO, "\1\2\3\4\5", 5 },
+		{ HYPER_RESP_READ_OK, ECHO, NULL, 0 },
+		{ HYPER_RESP_READ_PARTIAL, EIO, "\1\2\3\4", 4 },
+		{ HYPER_RESP_READ_FAIL, EFAULT, NULL, 0 },
+		{ HYPER_RESP_WRITE_OK, ECHO, NULL, 8 },
+		{ HYPER_RESP_WRITE_OK, ECHO, NULL, 4 },
+		{ HYPER_RESP_WRITE_PARTIAL, EIO, NULL, 4 },
+		{ HYPER_RESP_WRITE_FAIL, ERANGE, NULL, 0 },
+	};
+	static const int read_errors[] = { -EPROTO, -EPROTO, -EIO, -EIO };
+	static const int write_errors[] = { 0, -EPROTO, -EIO, -ERANGE };
+	struct world *world = *state;
+	uint64_t pointer;
+
+	script(world, list);
+	assert_int_equal(hm_client_read_pointer(world->client, who, 16, &pointer), 0);
+	assert_true(pointer == 0x04030201);
+	assert_int_equal(hm_client_read_pointer(world->client, who, 16, &pointer), 0);
+	assert_true(pointer == 0x8807060504030201);
+	for (size_t i = 0; i < G_N_ELEMENTS(read_errors); i++)
+		assert_int_equal(hm_client_read_pointer(world->client, who, 16, &pointer),
+				 read_errors[i]);
+	assert_true(pointer == 0x8807060504030201);
+	for (size_t i = 0; i < G_N_ELEMENTS(write_errors); i++)
+		assert_int_equal(hm_client_write_pointer(world->client, who, 16, 1),
+				 write_errors[i]);
 }
 
 static void a_string_ends_at_its_nul(void **state)
@@ -681,6 +715,7 @@ int main(void)
 		TEST(a_read_only_client_does_not_write),
 		TEST(a_number_is_read_and_written_as_the_guest_has_it),
 		TEST(a_number_that_is_not_all_there_is_none),
+		TEST(a_pointer_is_as_wide_as_the_guest_says),
 		TEST(a_string_ends_at_its_nul),
 		TEST(a_string_without_end_says_why),
 		TEST(arguments_go_on_to_their_end),
