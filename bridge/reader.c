@@ -276,6 +276,8 @@ static ssize_t reader_read_window(struct hm_reader *reader, uint64_t addr, void 
 	rc = hm_client_window(client, &window);
 	if (rc == -EINTR)
 		return rc;
+	if (rc == -ESRCH)	/* QEMU has ended, and the link is about to */
+		rc = -ENOTCONN;
 	if (rc && client->ram == HM_RAM_REQUIRE)
 		return rc == -ENOTCONN || rc == -ETIMEDOUT || rc == -ESTALE ? rc : -ENOTSUP;
 	if (rc)
