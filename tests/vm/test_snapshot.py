@@ -68,10 +68,12 @@ def test_a_mount_outlives_the_loading_of_a_snapshot(boot: Callable[..., Guest], 
                 assert os.pwrite(fd, b"changed!", region) == 8
                 assert os.pread(fd, want, region)[:8] == b"changed!"
                 snapshots.load("under it")
+                wait_for(lambda: errno_of(lambda: os.pread(fd, 8, region)) != "ENOTCONN")
                 assert os.pread(fd, want, region) == pattern(region, want)
             snapshots.load("before the mount")
-            assert wait_for(lambda: errno_of(lambda: os.pread(fd, 8, region)) == "ESRCH")
-            assert not (mount.mnt / "pid" / str(pid)).exists()
+            wait_for(lambda: errno_of(lambda: os.pread(fd, 8, region)) == "ESRCH")
+            # Names are known for a second.
+            wait_for(lambda: not (mount.mnt / "pid" / str(pid)).exists())
         caller, _ = guest.victim("caller", "50")
         assert events.ready(60)
         assert events.next()["pid"] == str(caller)
