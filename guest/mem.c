@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * mem: memory and mappings of a process.
+ * mem: memory of a process, as bytes.
  *
  * What is written goes by access_process_vm(), the kernel's own way for debuggers: it holds
  * the pages that it touches, breaks copy-on-write and keeps caches coherent.  What it must
@@ -254,7 +254,8 @@ static u32 mem_write_pages(struct task_struct *task, struct mm_struct *mm, unsig
  * access_process_vm() takes the memory of the program that the process runs by then, and the
  * pages may have been waited for: that must still be the one that was looked at.
  */
-static u32 mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf, u32 size)
+u32 hypermem_mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf,
+		       u32 size)
 {
 	unsigned long start = hypermem_untagged(addr);
 	u32 mapped = 0, done = 0;
@@ -315,151 +316,8 @@ int hypermem_write(struct hypermem_request *request)
 	mm = get_task_mm(request->task);
 	if (!mm)
 		return hypermem_request_alive(request) ? -EIO : -ESRCH;
-	request->out_size = mem_write(request->task, mm, request->header.addr, request->data, size);
+	request->out_size = hypermem_mem_write(request->task, mm, request->header.addr,
+					       request->data, size);
 	mmput(mm);
 	return request->out_size == size ? 0 : -EIO;
-}
-
-/*
- * Bytes of the pointers of the program that has this mm.  execve() gives the task the mm, then
- * the width, and then the mm its size.  0: the process is about to run another program.
- */
-static u32 mem_pointer_size(struct task_struct *task, struct mm_struct *mm)
-{
-	bool narrow;
-
-	if (!READ_ONCE(mm->task_size))
-		return 0;
-	smp_rmb();
-	narrow = hypermem_is_32bit(task);
-	smp_rmb();
-	if (READ_ONCE(task->mm) != mm)
-		return 0;
-	return narrow ? sizeof(u32) : sizeof(u64);
-}
-
-static int mem_read_ptr(struct hypermem_request *request, struct mm_struct *mm)
-{
-	u32 size = mem_pointer_size(request->task, mm);
-
-	if (!size)
-		return -EIO;
-	return hypermem_mem_read(mm, request->header.addr, request->out, size, FOLL_FORCE,
-				 &request->out_size);
-}
-
-int hypermem_read_ptr(struct hypermem_request *request)
-{
-	return hypermem_mem_use(request, -EIO, mem_read_ptr);
-}
-
-static int mem_write_ptr(struct task_struct *task, struct mm_struct *mm, u64 addr, u64 number)
-{
-	u32 size = mem_pointer_size(task, mm), narrow = number;
-	void *bytes = size == sizeof(u32) ? (void *)&narrow : &number;
-
-	if (size == sizeof(u32) && number != narrow)
-		return -ERANGE;
-	if (!size || (unsigned long)addr != addr ||
-	    hypermem_mem_mapped(mm, hypermem_untagged(addr), size) != size)
-		return -EIO;
-	return mem_write(task, mm, addr, bytes, size) == size ? 0 : -EIO;
-}
-
-int hypermem_write_ptr(struct hypermem_request *request)
-{
-	struct mm_struct *mm;
-	u64 number;
-	int rc;
-
-	if (!hypermem_get_number(request, &number))
-		return -EINVAL;
-	mm = get_task_mm(request->task);
-	if (!mm)
-		return hypermem_request_alive(request) ? -EIO : -ESRCH;
-	rc = mem_write_ptr(request->task, mm, request->header.addr, number);
-	mmput(mm);
-	if (!rc)
-		request->out_size = request->header.size;
-	return rc;
-}
-
-static int mem_read_str(struct hypermem_request *request, struct mm_struct *mm)
-{
-	u64 addr = request->header.addr;
-	int rc = 0;
-
-	while (!rc && request->out_size < request->out_max) {
-		u8 *out = request->out + request->out_size, *nul;
-		u32 n;
-
-		rc = hypermem_mem_read(mm, addr, out,
-				       min_t(u32, request->out_max - request->out_size,
-					     PAGE_SIZE - offset_in_page(addr)), FOLL_FORCE, &n);
-		nul = memchr(out, 0, n);
-		if (nul) {
-			request->out_size += nul + 1 - out;
-			return 0;
-		}
-		request->out_size += n;
-		addr += n;
-	}
-	return rc;
-}
-
-int hypermem_read_str(struct hypermem_request *request)
-{
-	return hypermem_mem_use(request, -EIO, mem_read_str);
-}
-
-static void map_fill(const struct vm_area_struct *vma, struct hypermem_map_record *rec)
-{
-	unsigned long flags = vma->vm_flags;
-
-	*rec = (struct hypermem_map_record){
-		.start = vma->vm_start,
-		.end = vma->vm_end,
-		.flags = (flags & VM_READ ? HYPER_MAP_READ : 0) |
-			 (flags & VM_WRITE ? HYPER_MAP_WRITE : 0) |
-			 (flags & VM_EXEC ? HYPER_MAP_EXEC : 0) |
-			 (flags & VM_MAYSHARE ? HYPER_MAP_SHARED : 0),
-	};
-	if ((flags & (VM_IO | VM_PFNMAP)) && !(vma->vm_ops && vma->vm_ops->access))
-		rec->flags |= HYPER_MAP_NO_ACCESS;
-	if (vma->vm_file) {
-		const struct inode *inode = file_inode(vma->vm_file);
-
-		rec->offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
-		rec->inode = inode->i_ino;
-		rec->dev_major = MAJOR(inode->i_sb->s_dev);
-		rec->dev_minor = MINOR(inode->i_sb->s_dev);
-	}
-}
-
-static int mem_list_maps(struct hypermem_request *request, struct mm_struct *mm)
-{
-	unsigned long addr = request->header.addr;
-	struct hypermem_map_record rec;
-	struct vm_area_struct *vma;
-
-	request->out_addr = 0;
-	mmap_read_lock(mm);
-	if (addr == request->header.addr) {
-		while ((vma = find_vma(mm, addr))) {
-			map_fill(vma, &rec);
-			if (!hypermem_put_map(request, &rec)) {
-				request->out_addr = addr;
-				break;
-			}
-			addr = vma->vm_end;
-		}
-	}
-	mmap_read_unlock(mm);
-	return 0;
-}
-
-int hypermem_list_maps(struct hypermem_request *request)
-{
-	request->out_addr = 0;
-	return hypermem_mem_use(request, 0, mem_list_maps);
 }

@@ -161,10 +161,6 @@ int hypermem_ops_init(void);
 /* mem.c */
 int hypermem_read(struct hypermem_request *request);
 int hypermem_write(struct hypermem_request *request);
-int hypermem_read_ptr(struct hypermem_request *request);
-int hypermem_write_ptr(struct hypermem_request *request);
-int hypermem_read_str(struct hypermem_request *request);
-int hypermem_list_maps(struct hypermem_request *request);
 /*
  * Do something with the memory of the request's process; `without` is for one that has none.
  * Again, if it runs another program by then: what was read may be what somebody wrote since
@@ -183,6 +179,17 @@ long hypermem_mem_get_pages(struct mm_struct *mm, unsigned long addr, unsigned l
  */
 int hypermem_mem_read(struct mm_struct *mm, u64 addr, void *buf, u32 size, unsigned int flags,
 		      u32 *ret_done);
+/* The bytes that could be written, in order, while the process had that mm. */
+u32 hypermem_mem_write(struct task_struct *task, struct mm_struct *mm, u64 addr, void *buf,
+		       u32 size);
+
+/* value.c */
+int hypermem_read_ptr(struct hypermem_request *request);
+int hypermem_write_ptr(struct hypermem_request *request);
+int hypermem_read_str(struct hypermem_request *request);
+
+/* maps.c */
+int hypermem_list_maps(struct hypermem_request *request);
 
 /* proc.c */
 int hypermem_read_procargs(struct hypermem_request *request);
