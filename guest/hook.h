@@ -61,12 +61,13 @@ struct hook_home {
 	u8 *events;			/* a ring; records as they go over the wire; NULL: closed */
 	u32 first, used;		/* bytes */
 	bool sending;			/* an answer to a WAIT: one at a time, in order */
+	unsigned int n_polling;		/* tasks that look for data on the link */
 	struct hypermem_request *late;	/* that answer, if a worker is to send it */
-	wait_queue_head_t idle;		/* nobody is sending any more */
+	wait_queue_head_t idle;		/* nobody is sending, or polling, any more */
 	struct delayed_work flush;	/* events that are not urgent; not while closed */
 };
 
-/* Immutable but for `gone`. */
+/* Immutable but for `gone` and `slow`. */
 struct hook {
 	struct list_head node;		/* home->hooks */
 	refcount_t refs;
@@ -74,6 +75,7 @@ struct hook {
 	struct hook_counts *counts;
 	u32 number, flags, timeout_ms;
 	bool gone;			/* removed or replaced */
+	bool slow;			/* its last reply was not worth looking for */
 	struct hook_probe **probes;	/* under hook_mutex */
 	u32 n_probes;
 
@@ -251,6 +253,8 @@ int hook_events_open(struct hook_home *home);
 bool hook_event_put(struct hook_home *home, const struct hook_event *event);
 /* Have the host's WAITs answered, now or soon; without waiting. */
 void hook_event_send(struct hook_home *home, bool now);
+/* Look for the host's answer as long as goes_on(), without sleeping. */
+void hook_event_poll(struct hook_home *home, bool (*goes_on)(void *arg), void *arg);
 /* Answer nobody any more, and forget the events. */
 void hook_events_close(struct hook_home *home);
 

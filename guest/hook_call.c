@@ -12,6 +12,7 @@
 #include <linux/jiffies.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
 #include <linux/sched/task_stack.h>
 #include <linux/string.h>
 #include <linux/timekeeping.h>
@@ -24,6 +25,14 @@
 /* Results that mean: the call is to be made again, or EINTR; the signal decides. */
 #define RESTART_FIRST	512	/* ERESTARTSYS */
 #define RESTART_LAST	516	/* ERESTART_RESTARTBLOCK; 515 never comes this far */
+
+/*
+ * A processor that has nothing else to do looks for a reply for so long before it sleeps: to be
+ * woken up takes it longer than a quick host takes for the reply.
+ */
+#define POLL_NS		(500 * NSEC_PER_USEC)
+/* So often between two looks at the clock, which may be slow. */
+#define POLL_LOOKS	256
 
 static atomic64_t hook_last_id;
 
@@ -137,6 +146,35 @@ static void call_killed(struct hook_frame *frame)
 	frame->retval = -EINTR;
 }
 
+struct call_poll {
+	const struct hook_frame *frame;
+	u64 until;
+	unsigned int looks;
+};
+
+static bool call_polls(void *arg)
+{
+	struct call_poll *poll = arg;
+
+	if (!READ_ONCE(poll->frame->hook) || need_resched() || !single_task_running())
+		return false;
+	return ++poll->looks % POLL_LOOKS || ktime_get_ns() < poll->until;
+}
+
+/* Until there is a reply, or something like one; what is left as hook_frame_wait(). */
+static long call_wait(struct hook *hook, struct hook_frame *frame)
+{
+	const u64 until = ktime_get_ns() + POLL_NS;
+	struct call_poll poll = { .frame = frame, .until = until };
+	long left;
+
+	if (!READ_ONCE(hook->slow))
+		hook_event_poll(hook->home, call_polls, &poll);
+	left = hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
+	WRITE_ONCE(hook->slow, ktime_get_ns() > until);
+	return left;
+}
+
 /* Tell the host, and wait until it says how to go on. */
 static void call_ask(struct hook *hook, struct hook_frame *frame)
 {
@@ -153,7 +191,7 @@ static void call_ask(struct hook *hook, struct hook_frame *frame)
 		return;
 	}
 	hook_event_send(hook->home, true);
-	left = hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
+	left = call_wait(hook, frame);
 	hook_frame_wait_end(frame);
 	/* A reply that came at the last moment counts, since the host was told that it does. */
 	if (frame->replied) {

@@ -175,6 +175,24 @@ void hook_event_send(struct hook_home *home, bool now)
 	spin_unlock(&home->lock);
 }
 
+void hook_event_poll(struct hook_home *home, bool (*goes_on)(void *arg), void *arg)
+{
+	bool open;
+
+	spin_lock(&home->lock);
+	open = home->events && home->link->ops->poll;
+	home->n_polling += open;
+	spin_unlock(&home->lock);
+	if (!open)
+		return;
+	/* The link stays meanwhile: see hook_events_close(). */
+	home->link->ops->poll(home->link, goes_on, arg);
+	spin_lock(&home->lock);
+	home->n_polling--;
+	spin_unlock(&home->lock);
+	wake_up(&home->idle);
+}
+
 void hook_events_init(struct hook_home *home)
 {
 	spin_lock_init(&home->lock);
@@ -246,7 +264,7 @@ void hook_events_close(struct hook_home *home)
 	spin_unlock(&home->lock);
 	/* What is on its way is so without this lock, and with the link. */
 	flush_delayed_work(&home->flush);
-	wait_event(home->idle, !READ_ONCE(home->sending));
+	wait_event(home->idle, !READ_ONCE(home->sending) && !READ_ONCE(home->n_polling));
 	vfree(events);
 	list_for_each_entry_safe(wait, next, &waits, node)
 		hypermem_request_free(wait);

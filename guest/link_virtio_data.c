@@ -201,6 +201,28 @@ void hypermem_virtio_tx_event(struct virtqueue *vq)
 	wake_up(&hv->tx_wait);
 }
 
+/*
+ * The device need not interrupt meanwhile: QEMU would do that with its lock held, for which the
+ * processor then waits.  No cpu_relax(), which makes an emulated processor ask for that lock.
+ */
+static void hypermem_virtio_poll(struct hypermem_link *link, bool (*goes_on)(void *arg), void *arg)
+{
+	struct hypermem_virtio *hv = container_of(link, struct hypermem_virtio, link);
+	unsigned int seen;
+	bool more;
+
+	if (!goes_on(arg) || !mutex_trylock(&hv->receive_lock.mutex))
+		return;
+	seen = virtqueue_enable_cb_prepare(hv->rx);
+	virtqueue_disable_cb(hv->rx);
+	do {
+		more = virtqueue_poll(hv->rx, seen);
+	} while (!more && goes_on(arg) && !READ_ONCE(hv->stopping));
+	if ((more || !virtqueue_enable_cb(hv->rx)) && !READ_ONCE(hv->stopping))
+		queue_work(hv->wq, READ_ONCE(hv->receiver));
+	hypermem_lock_release(&hv->receive_lock);
+}
+
 /* The frame's pages; vmalloc memory is not contiguous. */
 static unsigned int hypermem_virtio_map(struct hypermem_virtio *hv, struct hypermem_frame *frame)
 {
@@ -270,6 +292,7 @@ static void hypermem_virtio_send(struct hypermem_link *link, struct hypermem_fra
 const struct hypermem_link_ops hypermem_virtio_ops = {
 	.send = hypermem_virtio_send,
 	.try_send = hypermem_virtio_try_send,
+	.poll = hypermem_virtio_poll,
 };
 
 int hypermem_virtio_serve(struct hypermem_virtio *hv)
