@@ -341,6 +341,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         const=Path(__file__).resolve().parents[2] / "docs")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--smp", type=int, default=1)
+    parser.add_argument("--max-ports", type=int, default=31)
     parser.add_argument("--only", type=lambda text: text.split(","), default=names)
     args = parser.parse_args(argv)
     if unknown := set(args.only) - set(names):
@@ -359,7 +360,8 @@ def main() -> int:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hypermem-bench.")))
         load = os.getloadavg()[0]
         progress("boot")
-        machine = stack.enter_context(closing(Machine(args.build, directory, args.smp, GUEST_RAM)))
+        machine = stack.enter_context(closing(Machine(args.build, directory, args.smp, GUEST_RAM,
+                                                      args.max_ports)))
         qga = stack.enter_context(closing(Qga(machine.guest, machine.qga_socket)))
         bench = Bench(machine, qga, args.quick, bool(args.plot))
         # The crowd comes last: it stays.

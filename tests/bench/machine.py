@@ -100,16 +100,16 @@ def with_libraries(program: str | Path, destination: str) -> dict[str | bytes | 
 class Machine:
     """A guest and its host."""
 
-    def __init__(self, build: Path, directory: Path, smp: int, ram: int) -> None:
+    def __init__(self, build: Path, directory: Path, smp: int, ram: int, ports: int = 31) -> None:
         self.dir = directory
         self.programs = build / "bench"
         self.daemon = build / "fs/hypermemfs"
         self.mnt, self.floor_mnt = directory / "guest", directory / "floor"
         self.gdb_socket, self.qga_socket = directory / "gdb.sock", directory / "qga.sock"
         self.line = directory / "line.sock"
-        self.guest = self._boot(build, smp, ram)
+        self.guest = self._boot(build, smp, ram, ports)
 
-    def _boot(self, build: Path, smp: int, ram: int) -> Guest:
+    def _boot(self, build: Path, smp: int, ram: int, ports: int) -> Guest:
         files: dict[str | bytes | os.PathLike, str] = {
             build / "modules/guest/hypermem.ko": "/hypermem.ko",
             build / "modules/echo/hypermem_echo.ko": "/hypermem_echo.ko",
@@ -122,13 +122,13 @@ class Machine:
         image = lab.initramfs(self.dir / "initramfs", files, kernel)
         qemu_args = ["-gdb", f"unix:{self.gdb_socket},server=on,wait=off",
                      "-chardev", f"socket,id=qga,path={self.qga_socket},server=on,wait=off",
-                     "-device", "virtio-serial-pci,id=qgabus",
+                     "-device", "virtio-serial-pci,id=qgabus,max_ports=2",
                      "-device", "virtserialport,bus=qgabus.0,chardev=qga,"
                                 "name=org.qemu.guest_agent.0",
                      "-chardev", f"socket,id=line,path={self.line},server=on,wait=off",
                      "-serial", "chardev:line"]
         return Guest.boot(kernel, image, smp=smp, mem=f"{ram >> 20}M", qemu_args=qemu_args,
-                          directory=self.dir / "vm", timeout=180)
+                          hm_bus=f"max_ports={ports}", directory=self.dir / "vm", timeout=180)
 
     def close(self) -> None:
         self.guest.shutdown()

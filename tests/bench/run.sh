@@ -3,7 +3,7 @@
 #
 # The benchmark, from a fresh Debian machine on:
 #
-#   sh tests/bench/run.sh [--json FILE] [--plot [DIR]] [--quick] [--smp N] [--only NAME,...]
+#   sh tests/bench/run.sh [--json FILE] [--plot [DIR]] [--quick] [--smp N] [--max-ports N] [--only NAME,...]
 #
 # Installs what is missing, builds a release in build-bench, boots one guest, measures
 # hypermemfs, the floors and the peers side by side in it, and prints a table.
@@ -11,6 +11,7 @@
 #   --plot [DIR]     throughput.svg and processes.svg, by default in docs
 #   --quick          fewer rounds, shorter waits: to see that it works
 #   --smp N          processors of the guest (1)
+#   --max-ports N    ports of the controller (31, as QEMU makes it)
 #   --only NAME,...  these rows; --only help lists them
 # The exit status is 0 if all was measured, whether or not the bars are met.
 set -u
@@ -20,7 +21,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
 build=$top/build-bench here=$top/tests/bench
 
 case " $* " in
-*' --help '* | *' -h '*) sed -n '4,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
+*' --help '* | *' -h '*) sed -n '4,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
 *' --plot '* | *' --plot='*) gnuplot=gnuplot-nox ;;
 *) gnuplot= ;;
 esac

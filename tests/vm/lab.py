@@ -314,7 +314,7 @@ class Guest:
             "-chardev", f"{hm_chardev},id=hm" if hm_chardev else server("hm"),
             "-device", ",".join(filter(None, [f"{controller},id=hmbus", hm_bus])),
             "-device", f"{hm_port},bus=hmbus.0,chardev=hm,name=org.hypermem.0",
-            "-chardev", server("lab"), "-device", f"{controller},id=labbus",
+            "-chardev", server("lab"), "-device", f"{controller},id=labbus,max_ports=2",
             "-device", "virtserialport,bus=labbus.0,chardev=lab,name=lab.0",
             *qemu_args]
         (directory / "console.log").write_bytes(b"")
