@@ -229,10 +229,16 @@ class Link:
     def send(self, op: int, pid: int = 0, addr: int = 0, size: int = 0, data: bytes = b"",
              stamp: int = 0) -> int:
         """Send a request; its tag."""
+        tag, frame = self.frame(op, pid, addr, size, data, stamp)
+        self.raw(frame)
+        return tag
+
+    def frame(self, op: int, pid: int = 0, addr: int = 0, size: int = 0, data: bytes = b"",
+              stamp: int = 0) -> tuple[int, bytes]:
+        """A request that is not sent yet, behind its tag."""
         self._tag = self._tag % 0xffff + 1
         size, data = (len(data), data) if op & DATA else (size, b"")
-        self.raw(header(op, pid, addr, size, self._tag, stamp) + data)
-        return self._tag
+        return self._tag, header(op, pid, addr, size, self._tag, stamp) + data
 
     def wait(self, tag: int) -> Frame:
         """The reply to the request with this tag."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from device import device, interrupts
 from lab import Guest
 from link import READ, WINDOW, WRITE, Link, header
 from test_module import BIG, RELOAD, check_mounted
@@ -72,17 +73,6 @@ TRANSPORTS = {
     "MMIO, modern, packed": Transport(
         MODERN_MMIO | {"hm_bus": "packed=on"}, {MODERN, PACKED}, set(), "IO-APIC"),
 }
-
-
-def device(guest: Guest) -> str:
-    """virtioN of the controller that is ours."""
-    return guest.run("cd /sys/bus/virtio/drivers/hypermem && echo virtio*").out.decode().strip()
-
-
-def interrupts(guest: Guest) -> str:
-    """The lines of /proc/interrupts that are the controller's."""
-    lines = guest.read_file("/proc/interrupts").decode().splitlines()
-    return "\n".join(line for line in lines if re.search(rf"\b{device(guest)}\b", line))
 
 
 def features(guest: Guest) -> set[int]:
