@@ -67,7 +67,7 @@ struct hook_home {
 	struct delayed_work flush;	/* events that are not urgent; not while closed */
 };
 
-/* Immutable but for `gone` and `slow`. */
+/* Immutable but for `gone` and `skip`. */
 struct hook {
 	struct list_head node;		/* home->hooks */
 	refcount_t refs;
@@ -75,7 +75,7 @@ struct hook {
 	struct hook_counts *counts;
 	u32 number, flags, timeout_ms;
 	bool gone;			/* removed or replaced */
-	bool slow;			/* its last reply was not worth looking for */
+	u8 skip;			/* so many calls need not look for their replies */
 	struct hook_probe **probes;	/* under hook_mutex */
 	u32 n_probes;
 
@@ -253,7 +253,7 @@ int hook_events_open(struct hook_home *home);
 bool hook_event_put(struct hook_home *home, const struct hook_event *event);
 /* Have the host's WAITs answered, now or soon; without waiting. */
 void hook_event_send(struct hook_home *home, bool now);
-/* Look for the host's answer as long as goes_on(), without sleeping. */
+/* Look for the host's answer as long as goes_on(), which is asked with preemption off. */
 void hook_event_poll(struct hook_home *home, bool (*goes_on)(void *arg), void *arg);
 /* Answer nobody any more, and forget the events. */
 void hook_events_close(struct hook_home *home);

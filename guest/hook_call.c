@@ -33,6 +33,8 @@
 #define POLL_NS		(500 * NSEC_PER_USEC)
 /* So often between two looks at the clock, which may be slow. */
 #define POLL_LOOKS	256
+/* After one that looked in vain so many calls do not. */
+#define POLL_SKIP	15
 
 static atomic64_t hook_last_id;
 
@@ -164,15 +166,17 @@ static bool call_polls(void *arg)
 /* Until there is a reply, or something like one; what is left as hook_frame_wait(). */
 static long call_wait(struct hook *hook, struct hook_frame *frame)
 {
-	const u64 until = ktime_get_ns() + POLL_NS;
-	struct call_poll poll = { .frame = frame, .until = until };
-	long left;
+	struct call_poll poll = { .frame = frame, .until = ktime_get_ns() + POLL_NS };
+	u8 skip = READ_ONCE(hook->skip);
 
-	if (!READ_ONCE(hook->slow))
+	if (skip) {
+		WRITE_ONCE(hook->skip, skip - 1);
+	} else {
 		hook_event_poll(hook->home, call_polls, &poll);
-	left = hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
-	WRITE_ONCE(hook->slow, ktime_get_ns() > until);
-	return left;
+		if (ktime_get_ns() >= poll.until)
+			WRITE_ONCE(hook->skip, POLL_SKIP);
+	}
+	return hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
 }
 
 /* Tell the host, and wait until it says how to go on. */

@@ -9,6 +9,7 @@
  */
 #include <linux/jiffies.h>
 #include <linux/mm.h>
+#include <linux/preempt.h>
 #include <linux/string.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
@@ -179,18 +180,23 @@ void hook_event_poll(struct hook_home *home, bool (*goes_on)(void *arg), void *a
 {
 	bool open;
 
+	/* There this would be preempted, and what waits for it with it. */
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		return;
+	preempt_disable();
 	spin_lock(&home->lock);
 	open = home->events && home->link->ops->poll;
 	home->n_polling += open;
 	spin_unlock(&home->lock);
-	if (!open)
-		return;
-	/* The link stays meanwhile: see hook_events_close(). */
-	home->link->ops->poll(home->link, goes_on, arg);
-	spin_lock(&home->lock);
-	home->n_polling--;
-	spin_unlock(&home->lock);
-	wake_up(&home->idle);
+	if (open) {
+		/* The link stays meanwhile: see hook_events_close(). */
+		home->link->ops->poll(home->link, goes_on, arg);
+		spin_lock(&home->lock);
+		home->n_polling--;
+		spin_unlock(&home->lock);
+		wake_up(&home->idle);
+	}
+	preempt_enable();
 }
 
 void hook_events_init(struct hook_home *home)

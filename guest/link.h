@@ -62,8 +62,8 @@ struct hypermem_link_ops {
 	/* The same if that takes no waiting; false: the frame is still the caller's.  Or NULL. */
 	bool (*try_send)(struct hypermem_link *link, struct hypermem_frame *frame);
 	/*
-	 * Look for data as long as goes_on(), which must not sleep, and have it received as soon as
-	 * it is there, without the way through an interrupt.  Or NULL.
+	 * Look for data as long as goes_on(), and have it received as soon as it is there,
+	 * without the way through an interrupt.  With preemption off.  Or NULL.
 	 */
 	void (*poll)(struct hypermem_link *link, bool (*goes_on)(void *arg), void *arg);
 };

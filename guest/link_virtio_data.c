@@ -202,8 +202,9 @@ void hypermem_virtio_tx_event(struct virtqueue *vq)
 }
 
 /*
- * The device need not interrupt meanwhile: QEMU would do that with its lock held, for which the
- * processor then waits.  No cpu_relax(), which makes an emulated processor ask for that lock.
+ * The device need not interrupt meanwhile, if Linux is 5.14 or later: QEMU would do that with its
+ * lock held, for which the processor then waits.  No cpu_relax(), which makes an emulated
+ * processor ask for that lock.
  */
 static void hypermem_virtio_poll(struct hypermem_link *link, bool (*goes_on)(void *arg), void *arg)
 {
