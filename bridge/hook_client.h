@@ -15,7 +15,7 @@
 #include "bridge/client.h"
 #include "bridge/wire_hook.h"
 
-#define HM_HOOK_WAITS 4
+#define HM_HOOK_WAITS 8
 #define HM_HOOK_PASSES 16
 
 /*

@@ -33,7 +33,7 @@
 #define POLL_NS		(500 * NSEC_PER_USEC)
 /* So often between two looks at the clock, which may be slow. */
 #define POLL_LOOKS	256
-/* After one that looked in vain so many calls do not. */
+/* After one that looked in vain so many calls do not, unless a reply is quick again. */
 #define POLL_SKIP	15
 
 static atomic64_t hook_last_id;
@@ -168,15 +168,16 @@ static long call_wait(struct hook *hook, struct hook_frame *frame)
 {
 	struct call_poll poll = { .frame = frame, .until = ktime_get_ns() + POLL_NS };
 	u8 skip = READ_ONCE(hook->skip);
+	long left;
 
-	if (skip) {
-		WRITE_ONCE(hook->skip, skip - 1);
-	} else {
+	if (!skip)
 		hook_event_poll(hook->home, call_polls, &poll);
-		if (ktime_get_ns() >= poll.until)
-			WRITE_ONCE(hook->skip, POLL_SKIP);
-	}
-	return hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
+	left = hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
+	if (ktime_get_ns() < poll.until)
+		WRITE_ONCE(hook->skip, 0);
+	else
+		WRITE_ONCE(hook->skip, skip ? skip - 1 : POLL_SKIP);
+	return left;
 }
 
 /* Tell the host, and wait until it says how to go on. */
