@@ -8,7 +8,7 @@
 
 #include "bridge/request.h"
 
-/* Of one answer to HOOK_WAIT, for which the guest has room at hand; more events come in the next. */
+/* Of one answer to HOOK_WAIT, which the guest has room for; more events come in the next. */
 #define EVENTS_SIZE (32 * 1024)
 
 int hm_client_wait_session(struct hm_client *client, uint32_t last, uint32_t *ret)
