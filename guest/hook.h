@@ -253,7 +253,7 @@ int hook_events_open(struct hook_home *home);
 bool hook_event_put(struct hook_home *home, const struct hook_event *event);
 /* Have the host's WAITs answered, now or soon; without waiting. */
 void hook_event_send(struct hook_home *home, bool now);
-/* Look for the host's answer as long as goes_on(), which is asked with preemption off. */
+/* Look for the host's reply, and take it, as long as goes_on(), asked with preemption off. */
 void hook_event_poll(struct hook_home *home, bool (*goes_on)(void *arg), void *arg);
 /* Answer nobody any more, and forget the events. */
 void hook_events_close(struct hook_home *home);

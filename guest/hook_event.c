@@ -9,7 +9,6 @@
  */
 #include <linux/jiffies.h>
 #include <linux/mm.h>
-#include <linux/preempt.h>
 #include <linux/string.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
@@ -150,7 +149,7 @@ static void events_try(struct hook_home *home)
 	struct hypermem_request *wait;
 
 	while ((wait = events_take(home))) {
-		if (!hypermem_request_try_complete(wait)) {
+		if (!hypermem_request_try_complete(wait, 0)) {
 			events_leave(home, wait);
 			return;
 		}
@@ -183,7 +182,6 @@ void hook_event_poll(struct hook_home *home, bool (*goes_on)(void *arg), void *a
 	/* There this would be preempted, and what waits for it with it. */
 	if (IS_ENABLED(CONFIG_PREEMPT_RT))
 		return;
-	preempt_disable();
 	spin_lock(&home->lock);
 	open = home->events && home->link->ops->poll;
 	home->n_polling += open;
@@ -196,7 +194,6 @@ void hook_event_poll(struct hook_home *home, bool (*goes_on)(void *arg), void *a
 		spin_unlock(&home->lock);
 		wake_up(&home->idle);
 	}
-	preempt_enable();
 }
 
 void hook_events_init(struct hook_home *home)
@@ -243,7 +240,7 @@ int hypermem_hook_wait(struct hypermem_request *request)
 	}
 	spin_unlock(&home->lock);
 	if (rc == -EINPROGRESS)
-		events_send(home);
+		events_try(home);
 	return rc;
 }
 

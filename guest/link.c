@@ -279,3 +279,30 @@ void hypermem_link_receive(struct hypermem_link *link, const u8 *bytes, size_t n
 	for (; n; bytes += done, n -= done)
 		done = hypermem_link_step(link, bytes, n);
 }
+
+size_t hypermem_link_receive_quick(struct hypermem_link *link, const u8 *bytes, size_t n)
+{
+	struct hypermem_request *request;
+	const struct hypermem_op *op;
+	struct hypermem_header header;
+	int size;
+
+	if (!link->synced || !link->open || link->header_n || link->request || link->skip ||
+	    n < sizeof(link->header))
+		return 0;
+	if (atomic_read(&link->inflight) >= HYPERMEM_INFLIGHT_MAX || READ_ONCE(link->resting))
+		return 0;
+	hypermem_header_decode(bytes, &header);
+	op = hypermem_op_find(header.op);
+	if (!op || !(op->flags & HYPERMEM_OP_QUICK))
+		return 0;
+	size = hypermem_header_check(link, &header);
+	if (size < 0 || size > n - sizeof(link->header))
+		return 0;
+	request = hypermem_request_new(link, &header);
+	if (!request)
+		return 0;
+	memcpy(request->data, bytes + sizeof(link->header), size);
+	hypermem_request_submit(request);
+	return sizeof(link->header) + size;
+}

@@ -62,8 +62,9 @@ struct hypermem_link_ops {
 	/* The same if that takes no waiting; false: the frame is still the caller's.  Or NULL. */
 	bool (*try_send)(struct hypermem_link *link, struct hypermem_frame *frame);
 	/*
-	 * Look for data as long as goes_on(), and have it received as soon as it is there,
-	 * without the way through an interrupt.  With preemption off.  Or NULL.
+	 * Look for data as long as goes_on(), which is asked with preemption off.  What is quick
+	 * to do is done here at once, without an interrupt and a worker; the rest is left to
+	 * the receiver.  Or NULL.
 	 */
 	void (*poll)(struct hypermem_link *link, bool (*goes_on)(void *arg), void *arg);
 };
@@ -110,6 +111,11 @@ int hypermem_link_rest(struct hypermem_link *link);
 
 /* From the receiver's context: bytes as they came. */
 void hypermem_link_receive(struct hypermem_link *link, const u8 *bytes, size_t n);
+/*
+ * From the receiver's context: of bytes as they came, the first frame, if it is a request that
+ * is quick to do.  Returns how many bytes that was; 0: it is for hypermem_link_receive().
+ */
+size_t hypermem_link_receive_quick(struct hypermem_link *link, const u8 *bytes, size_t n);
 /* From the receiver's context: forget what came; a new host, or none. */
 void hypermem_link_reset(struct hypermem_link *link);
 /* From the receiver's context: ask the host for a HELLO. */

@@ -72,6 +72,7 @@ static void hypermem_virtio_destroy(struct hypermem_virtio *hv)
 	/* Not every transport waits for its interrupts when it is reset; now there are none. */
 	destroy_workqueue(hv->wq);
 	hypermem_frame_trim();
+	kfree(hv->ahead.buf);
 	hv->vdev->priv = NULL;
 	kfree(hv->vqs);
 	kfree(hv);

@@ -59,6 +59,11 @@ struct hypermem_virtio {
 	bool host_connected;
 	bool host_changed;		/* the last events said so; not acted on yet */
 
+	/* Data that has been taken from rx by who only looked for it; buf NULL: there is none. */
+	struct hypermem_virtio_data {
+		u8 *buf;
+		unsigned int start, end;
+	} ahead;			/* under receive_lock */
 	unsigned int rx_buffers;	/* that wait for data, or have some */
 	unsigned int rx_unkicked;	/* offered since the last kick */
 

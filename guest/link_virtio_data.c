@@ -105,20 +105,34 @@ static void hypermem_virtio_give_back(struct hypermem_virtio *hv, void *buf)
 	virtqueue_kick(hv->rx);
 }
 
+/* The next buffer of data; buf NULL: there is none. */
+static struct hypermem_virtio_data hypermem_virtio_take(struct hypermem_virtio *hv)
+{
+	struct hypermem_virtio_data data = hv->ahead;
+	unsigned int len;
+
+	hv->ahead.buf = NULL;
+	if (data.buf)
+		return data;
+	data.buf = virtqueue_get_buf(hv->rx, &len);
+	data.start = 0;
+	data.end = data.buf ? min_t(size_t, len, PAGE_SIZE) : 0;
+	return data;
+}
+
 /* One buffer of data.  An event that is seen after it was taken may have come before it. */
 static bool hypermem_virtio_receive(struct hypermem_virtio *hv)
 {
-	unsigned int len;
-	void *buf = virtqueue_get_buf(hv->rx, &len);
+	struct hypermem_virtio_data data = hypermem_virtio_take(hv);
 
 	hypermem_virtio_drain_control(hv);
-	if (buf && !hv->host_changed)
-		hypermem_link_receive(&hv->link, buf, min_t(size_t, len, PAGE_SIZE));
-	if (buf)
-		hypermem_virtio_give_back(hv, buf);
+	if (data.buf && !hv->host_changed)
+		hypermem_link_receive(&hv->link, data.buf + data.start, data.end - data.start);
+	if (data.buf)
+		hypermem_virtio_give_back(hv, data.buf);
 	if (hv->host_changed)
 		hypermem_virtio_host_changed(hv);
-	return buf;
+	return data.buf;
 }
 
 /* Take all that has come; from the end on, an interrupt says that there is more. */
@@ -202,24 +216,56 @@ void hypermem_virtio_tx_event(struct virtqueue *vq)
 }
 
 /*
- * The device need not interrupt meanwhile, if Linux is 5.14 or later: QEMU would do that with its
- * lock held, for which the processor then waits.  No cpu_relax(), which makes an emulated
- * processor ask for that lock.
+ * Until something has come.  The device need not interrupt meanwhile, if Linux is 5.14 or later:
+ * QEMU would do that with its lock held, for which the processor then waits.  No cpu_relax(),
+ * which makes an emulated processor ask for that lock.
  */
+static bool hypermem_virtio_look(struct hypermem_virtio *hv, bool (*goes_on)(void *arg), void *arg)
+{
+	unsigned int seen = virtqueue_enable_cb_prepare(hv->rx);
+	bool come;
+
+	virtqueue_disable_cb(hv->rx);
+	/* For so long nobody shall wait for a lock that a task holds which does not run. */
+	preempt_disable();
+	do {
+		come = virtqueue_poll(hv->rx, seen);
+	} while (!come && goes_on(arg) && !READ_ONCE(hv->stopping));
+	preempt_enable();
+	return come;
+}
+
+/* The next buffer of data, if it is quick to do; otherwise the rest of it is left. */
+static bool hypermem_virtio_receive_quick(struct hypermem_virtio *hv)
+{
+	struct hypermem_virtio_data *data = &hv->ahead;
+	size_t n = 1;
+
+	*data = hypermem_virtio_take(hv);
+	/* An event that is there now may have come before it. */
+	if (!data->buf || !virtqueue_enable_cb(control_in(hv)))
+		return false;
+	for (; n && data->start < data->end; data->start += n)
+		n = hypermem_link_receive_quick(&hv->link, data->buf + data->start,
+						data->end - data->start);
+	if (!n)
+		return false;
+	hypermem_virtio_give_back(hv, data->buf);
+	data->buf = NULL;
+	return true;
+}
+
 static void hypermem_virtio_poll(struct hypermem_link *link, bool (*goes_on)(void *arg), void *arg)
 {
 	struct hypermem_virtio *hv = container_of(link, struct hypermem_virtio, link);
-	unsigned int seen;
-	bool more;
 
-	if (!goes_on(arg) || !mutex_trylock(&hv->receive_lock.mutex))
+	if (!mutex_trylock(&hv->receive_lock.mutex))
 		return;
-	seen = virtqueue_enable_cb_prepare(hv->rx);
-	virtqueue_disable_cb(hv->rx);
-	do {
-		more = virtqueue_poll(hv->rx, seen);
-	} while (!more && goes_on(arg) && !READ_ONCE(hv->stopping));
-	if ((more || !virtqueue_enable_cb(hv->rx)) && !READ_ONCE(hv->stopping))
+	if (!hv->ahead.buf)
+		while (hypermem_virtio_look(hv, goes_on, arg) && !READ_ONCE(hv->stopping) &&
+		       hypermem_virtio_receive_quick(hv))
+			;
+	if ((hv->ahead.buf || !virtqueue_enable_cb(hv->rx)) && !READ_ONCE(hv->stopping))
 		queue_work(hv->wq, READ_ONCE(hv->receiver));
 	hypermem_lock_release(&hv->receive_lock);
 }

@@ -24,7 +24,7 @@ static u64 hypermem_epoch;	/* this load of the module; not 0 */
 #define WRITES		HYPERMEM_OP_WRITES
 #define PROCESS		HYPERMEM_OP_PROCESS
 #define LIMIT		HYPERMEM_OP_LIMIT
-#define ORDERED		HYPERMEM_OP_ORDERED
+#define QUICK		HYPERMEM_OP_QUICK
 #define FRAME		HYPERMEM_OUT_FRAME
 
 static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
@@ -48,8 +48,8 @@ static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
 #ifdef HYPERMEM_HOOKS
 	OP(HOOK_SET), WRITES, 0, hypermem_hook_set },
 	OP(HOOK_REMOVE), 0, 0, hypermem_hook_remove },
-	OP(HOOK_WAIT), LIMIT | ORDERED, 0, hypermem_hook_wait },
-	OP(HOOK_REPLY), WRITES, 0, hypermem_hook_reply },
+	OP(HOOK_WAIT), LIMIT | QUICK, 0, hypermem_hook_wait },
+	OP(HOOK_REPLY), WRITES | QUICK, 0, hypermem_hook_reply },
 	OP(HOOK_COUNTS), 0, sizeof(struct hypermem_hook_counts), hypermem_hook_counts },
 #endif
 	OP(READ_PTR), PROCESS, sizeof(__le64), hypermem_read_ptr },

@@ -36,6 +36,7 @@ struct hypermem_header {
 struct hypermem_request {
 	struct work_struct work;
 	struct list_head node;		/* of those that wait for an event */
+	int rc;				/* how it went, if that is said later */
 	struct hypermem_link *link;
 	u32 session;
 	bool readonly;			/* the session's */
@@ -58,7 +59,7 @@ enum {
 	HYPERMEM_OP_WRITES = 0x1,	/* refused in a read-only session; replies are WRITE_* */
 	HYPERMEM_OP_PROCESS = 0x2,	/* on a process: request->task is pinned */
 	HYPERMEM_OP_LIMIT = 0x4,	/* size is the limit of the reply's data */
-	HYPERMEM_OP_ORDERED = 0x8,	/* never waits: is done in the order in which it comes */
+	HYPERMEM_OP_QUICK = 0x8,	/* never waits: is done by who receives it, in order */
 };
 
 #define HYPERMEM_OUT_FRAME	U32_MAX
@@ -96,7 +97,7 @@ struct hypermem_request *hypermem_request_new(struct hypermem_link *link,
 					      const struct hypermem_header *header);
 void hypermem_request_free(struct hypermem_request *request);
 /*
- * From the receiver's context: it has come whole.  HELLO, and what is ORDERED, is done at
+ * From the receiver's context: it has come whole.  HELLO, and what is QUICK, is done at
  * once; another one goes to the link's workqueue, or, if the receiver works itself, becomes
  * link->last.
  */
@@ -108,8 +109,8 @@ void hypermem_request_do(struct hypermem_request *request);
 bool hypermem_request_alive(const struct hypermem_request *request);
 /* For a handler that has returned -EINPROGRESS: say what it would have, later; frees it. */
 void hypermem_request_complete(struct hypermem_request *request, int rc);
-/* The same with 0, if that takes no waiting; false: it is still to be completed. */
-bool hypermem_request_try_complete(struct hypermem_request *request);
+/* The same if that takes no waiting; false: it is still to be completed. */
+bool hypermem_request_try_complete(struct hypermem_request *request, int rc);
 
 /* A frame without data, ready to send; NULL: no memory. */
 struct hypermem_frame *hypermem_frame_status(const struct hypermem_header *request, u32 resp,

@@ -123,9 +123,9 @@ void hypermem_request_complete(struct hypermem_request *request, int rc)
 	hypermem_request_free(request);
 }
 
-bool hypermem_request_try_complete(struct hypermem_request *request)
+bool hypermem_request_try_complete(struct hypermem_request *request, int rc)
 {
-	struct hypermem_frame *own = request->frame, *frame = hypermem_request_reply(request, 0);
+	struct hypermem_frame *own = request->frame, *frame = hypermem_request_reply(request, rc);
 
 	if (frame && hypermem_link_try_reply(request->link, request->session, frame)) {
 		hypermem_request_free(request);
@@ -136,6 +136,23 @@ bool hypermem_request_try_complete(struct hypermem_request *request)
 		hypermem_frame_free(frame);
 	request->frame = own;
 	return false;
+}
+
+static void hypermem_request_late_work(struct work_struct *work)
+{
+	struct hypermem_request *request = container_of(work, struct hypermem_request, work);
+
+	hypermem_request_complete(request, request->rc);
+}
+
+/* By a worker if the link would have to be waited for: whoever received it has else to do. */
+static void hypermem_request_complete_quick(struct hypermem_request *request, int rc)
+{
+	if (hypermem_request_try_complete(request, rc))
+		return;
+	request->rc = rc;
+	INIT_WORK(&request->work, hypermem_request_late_work);
+	queue_work(request->link->wq, &request->work);
 }
 
 bool hypermem_request_alive(const struct hypermem_request *request)
@@ -169,7 +186,11 @@ void hypermem_request_do(struct hypermem_request *request)
 			rc = request->op->handle(request);
 		} while (rc == -ESRCH && hypermem_request_follow(request));
 	}
-	if (rc != -EINPROGRESS)
+	if (rc == -EINPROGRESS)
+		return;
+	if (request->op && (request->op->flags & HYPERMEM_OP_QUICK))
+		hypermem_request_complete_quick(request, rc);
+	else
 		hypermem_request_complete(request, rc);
 }
 
@@ -194,7 +215,7 @@ void hypermem_request_submit(struct hypermem_request *request)
 	if (hypermem_header_is_hello(&request->header)) {
 		hypermem_hello(request);
 		hypermem_request_free(request);
-	} else if (request->op && (request->op->flags & HYPERMEM_OP_ORDERED)) {
+	} else if (request->op && (request->op->flags & HYPERMEM_OP_QUICK)) {
 		hypermem_request_do(request);
 	} else if (link->receiver_works) {
 		link->last = request;
