@@ -9,9 +9,11 @@
 
 #include <linux/version.h>
 
+#include <linux/delay.h>
 #include <linux/freezer.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/hrtimer.h>
 #include <linux/mm.h>
 #include <linux/mount.h>
 #include <linux/path.h>
@@ -21,6 +23,7 @@
 #include <linux/sched.h>
 #include <linux/sched/coredump.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
 #include <linux/sched/exec_state.h>
 #endif
@@ -333,6 +336,19 @@ static inline void hypermem_unregister_ldisc(struct tty_ldisc_ops *ops)
 #define HYPERMEM_LDISC_HANGUP	void
 #define HYPERMEM_LDISC_HUNG_UP	do {} while (0)
 #endif
+
+/*
+ * 152e11f6df29 "sched/fair: Implement delayed dequeue": to single_task_running() a task that
+ * sleeps may be one that runs, until all have slept
+ */
+static inline void hypermem_let_others_sleep(void)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	/* Without timers of high resolution it would be for a tick. */
+	if (!single_task_running() && hrtimer_resolution < 100 * NSEC_PER_USEC)
+		usleep_range(1, 2);
+#endif
+}
 
 #define HYPERMEM_LDISC(name_, open_, close_, hangup_, receive_, wakeup_)			\
 static void name_##_receive(struct tty_struct *tty, const unsigned char *bytes,			\

@@ -170,8 +170,10 @@ static long call_wait(struct hook *hook, struct hook_frame *frame)
 	u8 skip = READ_ONCE(hook->skip);
 	long left;
 
-	if (!skip)
+	if (!skip) {
+		hypermem_let_others_sleep();
 		hook_event_poll(hook->home, call_polls, &poll);
+	}
 	left = hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
 	if (ktime_get_ns() < poll.until)
 		WRITE_ONCE(hook->skip, 0);
