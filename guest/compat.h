@@ -224,6 +224,19 @@ static inline void hypermem_exec_unlock(struct task_struct *task)
 #define hypermem_schedule_timeout(left) schedule_timeout(left)
 #endif
 
+/*
+ * 152e11f6df29 "sched/fair: Implement delayed dequeue": to single_task_running() a task that
+ * sleeps may be one that runs, until all have slept
+ */
+static inline void hypermem_let_others_sleep(void)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	/* Without timers of high resolution it would be for a tick. */
+	if (!single_task_running() && hrtimer_resolution < 100 * NSEC_PER_USEC)
+		usleep_range(1, 2);
+#endif
+}
+
 /* Since 7.2 the kernel warns of a workqueue that does not say that it is bound. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
 #define HYPERMEM_WQ_PERCPU	0
@@ -336,19 +349,6 @@ static inline void hypermem_unregister_ldisc(struct tty_ldisc_ops *ops)
 #define HYPERMEM_LDISC_HANGUP	void
 #define HYPERMEM_LDISC_HUNG_UP	do {} while (0)
 #endif
-
-/*
- * 152e11f6df29 "sched/fair: Implement delayed dequeue": to single_task_running() a task that
- * sleeps may be one that runs, until all have slept
- */
-static inline void hypermem_let_others_sleep(void)
-{
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
-	/* Without timers of high resolution it would be for a tick. */
-	if (!single_task_running() && hrtimer_resolution < 100 * NSEC_PER_USEC)
-		usleep_range(1, 2);
-#endif
-}
 
 #define HYPERMEM_LDISC(name_, open_, close_, hangup_, receive_, wakeup_)			\
 static void name_##_receive(struct tty_struct *tty, const unsigned char *bytes,			\
