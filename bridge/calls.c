@@ -264,6 +264,19 @@ void hm_calls_cancel(struct hm_calls *calls, struct hm_call *call)
 	g_mutex_unlock(&calls->lock);
 }
 
+int hm_calls_posted(struct hm_calls *calls, struct hm_call *call)
+{
+	int rc = 0;
+
+	g_mutex_lock(&calls->lock);
+	if (call->state == HM_CALL_FLIGHT)
+		call_land(calls, call);
+	else
+		rc = call->rc;
+	g_mutex_unlock(&calls->lock);
+	return rc;
+}
+
 int hm_calls_give_up(struct hm_calls *calls, struct hm_call *call, int rc)
 {
 	g_mutex_lock(&calls->fill_lock);

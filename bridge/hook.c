@@ -300,16 +300,49 @@ static int hook_find_waiting(struct hm_hook *hook, uint64_t id, struct waiting *
 	return waiting ? 0 : -ESRCH;
 }
 
-int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *verdict)
+/* A number of 32 bits, with or without a sign. */
+static bool is_narrow(uint64_t value)
 {
+	return value == (uint32_t)value || value == (uint64_t)(int32_t)value;
+}
+
+/* What the guest would say, too: see HOOK_REPLY in docs/protocol.md. */
+static int verdict_check(const struct hm_verdict *verdict, uint32_t event)
+{
+	const uint32_t args = HYPER_VERDICT_ARG(6) - HYPER_VERDICT_ARG(0);
+	bool narrow = event & HYPER_EVENT_NARROW;
+	int64_t retval = narrow ? (int32_t)verdict->retval : (int64_t)verdict->retval;
+
+	if ((event & HYPER_EVENT_RETURN) && (verdict->flags & ~HYPER_VERDICT_RETVAL))
+		return -EINVAL;
+	if ((event & HYPER_EVENT_LEAVES) &&
+	    (verdict->flags & (HYPER_VERDICT_SKIP | HYPER_VERDICT_RETVAL)))
+		return -EINVAL;
+	if ((event & HYPER_EVENT_FIXED) && (verdict->flags & args))
+		return -EINVAL;
+	for (unsigned int k = 0; narrow && k < G_N_ELEMENTS(verdict->args); k++)
+		if ((verdict->flags & HYPER_VERDICT_ARG(k)) && !is_narrow(verdict->args[k]))
+			return -ERANGE;
+	if (!(verdict->flags & HYPER_VERDICT_RETVAL))
+		return 0;
+	if (narrow && !is_narrow(verdict->retval))
+		return -ERANGE;
+	return retval >= HYPER_RETVAL_NONE_FIRST && retval <= HYPER_RETVAL_NONE_LAST ? -EINVAL : 0;
+}
+
+int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *verdict, bool wait)
+{
+	struct hm_client *client = hook->hooks->client;
 	struct waiting waiting;
 	int rc = hook_find_waiting(hook, id, &waiting);
 
 	if (rc < 0)
 		return rc;
-	if ((waiting.flags & HYPER_EVENT_RETURN) && (verdict->flags & ~HYPER_VERDICT_RETVAL))
-		return -EINVAL;
-	rc = hm_client_hook_reply(hook->hooks->client, waiting.session, id, verdict);
+	rc = verdict_check(verdict, waiting.flags);
+	if (rc < 0)
+		return rc;
+	rc = wait ? hm_client_hook_reply(client, waiting.session, id, verdict) :
+		    hm_client_hook_post(client, waiting.session, id, verdict);
 	/* When the link is lost all calls go on, whatever has become of the reply. */
 	if (rc == -ENOTCONN)
 		return -ESRCH;
@@ -343,7 +376,8 @@ int hm_hook_stats(struct hm_hook *hook, struct hm_hook_stats *ret)
 	if (rc == 0 && (!session || session == hooks->session))
 		hook->seen = counts;
 	hm_hook_counts_sum(hook, &ret->counts);
-	ret->continued = hook->continued;
+	/* Of those that were posted nobody has said that they were in time. */
+	ret->continued = MIN(hook->continued, ret->counts.replied);
 	g_mutex_unlock(&hooks->lock);
 	return 0;
 }

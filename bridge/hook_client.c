@@ -19,7 +19,8 @@ int hm_client_wait_session(struct hm_client *client, uint32_t last, uint32_t *re
 int hm_client_hook_check(struct hm_client *client)
 {
 	const uint64_t need = 1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_SET) |
-			      1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_WAIT);
+			      1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_WAIT) |
+			      1ULL << HYPER_OP_INDEX(HYPER_OP_HOOK_POST);
 	struct hm_guest guest;
 	int rc = hm_client_guest(client, &guest);
 
@@ -234,12 +235,12 @@ int hm_hook_waits_next(struct hm_hook_waits *waits, GPtrArray **ret)
 	return rc;
 }
 
-static void reply_prepare(struct hm_call *call, uint32_t session, uint64_t id,
+static void reply_prepare(struct hm_call *call, uint32_t op, uint32_t session, uint64_t id,
 			  const struct hm_verdict *verdict,
 			  uint8_t data[sizeof(struct hypermem_verdict)])
 {
 	hm_verdict_encode(verdict, data);
-	call_prepare(call, HYPER_OP_HOOK_REPLY, session, id);
+	call_prepare(call, op, session, id);
 	call->sure = true;
 	call_put(call, data, sizeof(struct hypermem_verdict));
 }
@@ -250,49 +251,22 @@ int hm_client_hook_reply(struct hm_client *client, uint32_t session, uint64_t id
 	uint8_t data[sizeof(struct hypermem_verdict)];
 	struct hm_call call;
 
-	reply_prepare(&call, session, id, verdict, data);
+	reply_prepare(&call, HYPER_OP_HOOK_REPLY, session, id, verdict, data);
 	return call_done(client, &call);
 }
 
-void hm_hook_passes_init(struct hm_hook_passes *passes, struct hm_client *client,
-			 uint32_t session)
+int hm_client_hook_post(struct hm_client *client, uint32_t session, uint64_t id,
+			const struct hm_verdict *verdict)
 {
-	*passes = (struct hm_hook_passes){ .client = client, .session = session };
-}
+	uint8_t data[sizeof(struct hypermem_verdict)];
+	struct hm_call call;
+	int rc;
 
-static void passes_shift(struct hm_hook_passes *passes)
-{
-	hm_call_deinit(&passes->calls[passes->first]);
-	passes->first = (passes->first + 1) % HM_HOOK_PASSES;
-	passes->n--;
-}
-
-void hm_hook_passes_deinit(struct hm_hook_passes *passes)
-{
-	while (passes->n) {
-		hm_session_give_up(&passes->client->session, &passes->calls[passes->first]);
-		passes_shift(passes);
-	}
-}
-
-void hm_hook_passes_push(struct hm_hook_passes *passes, uint64_t id)
-{
-	const struct hm_verdict as_it_is = {};
-	struct hm_call *call;
-	unsigned int i;
-
-	if (passes->n == HM_HOOK_PASSES) {
-		hm_session_wait(&passes->client->session, &passes->calls[passes->first]);
-		passes_shift(passes);
-	}
-	i = (passes->first + passes->n) % HM_HOOK_PASSES;
-	call = &passes->calls[i];
-	reply_prepare(call, passes->session, id, &as_it_is, passes->data[i]);
-	hm_call_init(call);
-	if (hm_session_send(&passes->client->session, call) == 0)
-		passes->n++;
-	else
-		hm_call_deinit(call);
+	reply_prepare(&call, HYPER_OP_HOOK_POST, session, id, verdict, data);
+	hm_call_init(&call);
+	rc = hm_session_post(&client->session, &call);
+	hm_call_deinit(&call);
+	return rc;
 }
 
 int hm_client_hook_counts(struct hm_client *client, uint32_t session, uint32_t number,

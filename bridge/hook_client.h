@@ -16,7 +16,6 @@
 #include "bridge/wire_hook.h"
 
 #define HM_HOOK_WAITS 8
-#define HM_HOOK_PASSES 16
 
 /*
  * Until there is a session other than `last` (0: any): *ret is its number.
@@ -75,24 +74,9 @@ int hm_hook_waits_next(struct hm_hook_waits *waits, GPtrArray **ret);
 int hm_client_hook_reply(struct hm_client *client, uint32_t session, uint64_t id,
 			 const struct hm_verdict *verdict);
 
-/*
- * Replies of the host's own, of one session: calls go on as they are.  A few may be under
- * way, so that many calls do not take as many times as long; but no more of them than others
- * have in flight, or the guest would refuse what is too much, and the call would wait.
- */
-struct hm_hook_passes {
-	struct hm_client *client;
-	uint32_t session;
-	struct hm_call calls[HM_HOOK_PASSES];
-	uint8_t data[HM_HOOK_PASSES][sizeof(struct hypermem_verdict)];
-	unsigned int first, n;		/* those that may be under way: the oldest one */
-};
-
-void hm_hook_passes_init(struct hm_hook_passes *passes, struct hm_client *client,
-			 uint32_t session);
-void hm_hook_passes_deinit(struct hm_hook_passes *passes);
-/* Nobody is told if it fails: then the guest has no link, or lets the call go in time. */
-void hm_hook_passes_push(struct hm_hook_passes *passes, uint64_t id);
+/* The same without the guest's word on it: 0: it has been sent. */
+int hm_client_hook_post(struct hm_client *client, uint32_t session, uint64_t id,
+			const struct hm_verdict *verdict);
 
 int hm_client_hook_counts(struct hm_client *client, uint32_t session, uint32_t number,
 			  struct hm_hook_counts *ret);

@@ -81,9 +81,9 @@ static int hooks_take_locked(struct hm_hooks *hooks, struct hm_event *event, boo
 	return 0;
 }
 
-static void hooks_take(struct hm_hooks *hooks, struct hm_event *event,
-		       struct hm_hook_passes *passes)
+static void hooks_take(struct hm_hooks *hooks, uint32_t session, struct hm_event *event)
 {
+	static const struct hm_verdict as_it_is;
 	bool kept = false, waits = event->flags & HYPER_EVENT_WAITS;
 	uint64_t id = event->id;
 	int rc;
@@ -96,32 +96,30 @@ static void hooks_take(struct hm_hooks *hooks, struct hm_event *event,
 	if (rc == -EPROTO)
 		hm_client_hook_complain(hooks->client, "has an event of no hook, or one twice");
 	else if (waits)
-		hm_hook_passes_push(passes, id);
+		/* If that fails the guest has no link, or lets the call go in time. */
+		hm_client_hook_post(hooks->client, session, id, &as_it_is);
 	g_free(event);
 }
 
 /* Events of one session, until it is over (-ENOTCONN) or the guest cannot do it. */
 static int hooks_serve(struct hm_hooks *hooks, uint32_t session)
 {
-	struct hm_hook_passes passes;
 	struct hm_hook_waits waits;
 	int rc = 0;
 
 	hm_hook_waits_init(&waits, hooks->client, session);
-	hm_hook_passes_init(&passes, hooks->client, session);
 	while (rc == 0) {
 		g_autoptr(GPtrArray) events = NULL;
 
 		rc = hm_hook_waits_next(&waits, &events);
 		for (guint i = 0; rc == 0 && i < events->len; i++)
-			hooks_take(hooks, g_steal_pointer(&g_ptr_array_index(events, i)),
-				   &passes);
+			hooks_take(hooks, session,
+				   g_steal_pointer(&g_ptr_array_index(events, i)));
 		if (rc < 0 && rc != -ENOTCONN && rc != -EOPNOTSUPP && rc != -EPERM) {
 			g_usleep(SICK_US);
 			rc = 0;
 		}
 	}
-	hm_hook_passes_deinit(&passes);
 	hm_hook_waits_deinit(&waits);
 	return rc;
 }

@@ -70,10 +70,11 @@ bool hm_hook_is_ready(struct hm_hook *hook);
 int hm_hook_wait(struct hm_hook *hook);
 
 /*
- * A call goes on.  -ESRCH: none of the hook's calls waits with that id (any more).
- * -EINVAL: that cannot be done to a call that returns.
+ * A call goes on.  -ESRCH: none of the hook's calls waits with that id (any more), as far as is
+ * known, or, with `wait`, as the guest has said.  -EINVAL: that cannot be done to such a call;
+ * -ERANGE: its caller has 32 bits, and a value has more.
  */
-int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *verdict);
+int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *verdict, bool wait);
 
 /* While there is no link, what was known last. */
 int hm_hook_stats(struct hm_hook *hook, struct hm_hook_stats *ret);

@@ -75,6 +75,13 @@ int hm_session_send(struct hm_session *session, struct hm_call *call)
 	return rc;
 }
 
+int hm_session_post(struct hm_session *session, struct hm_call *call)
+{
+	int rc = hm_session_send(session, call);
+
+	return rc ? rc : hm_calls_posted(&session->calls, call);
+}
+
 static void session_check_owed(struct hm_session *session)
 {
 	if (hm_calls_owed(&session->calls) > HM_OWED_MAX)

@@ -79,5 +79,7 @@ void hm_session_close(struct hm_session *session);
 int hm_session_send(struct hm_session *session, struct hm_call *call);
 int hm_session_wait(struct hm_session *session, struct hm_call *call);
 void hm_session_give_up(struct hm_session *session, struct hm_call *call);
+/* One that the guest does not answer: nothing is due then. */
+int hm_session_post(struct hm_session *session, struct hm_call *call);
 
 #endif

@@ -49,6 +49,7 @@ static const struct wire_op ops[HYPER_OP_MAX] = {
 	[HYPER_OP_HOOK_WAIT] = { "HOOK_WAIT", HYPER_OP_HOOK_WAIT, .echo = true },
 	[HYPER_OP_INDEX(HYPER_OP_HOOK_REPLY)] = { "HOOK_REPLY", HYPER_OP_HOOK_REPLY,
 						  .writes = true, .echo = true },
+	[HYPER_OP_INDEX(HYPER_OP_HOOK_POST)] = { "HOOK_POST", HYPER_OP_HOOK_POST },
 	[HYPER_OP_HOOK_COUNTS] = { "HOOK_COUNTS", HYPER_OP_HOOK_COUNTS, .echo = true },
 	[HYPER_OP_READ_PTR] = { "READ_PTR", HYPER_OP_READ_PTR, .echo = true },
 	[HYPER_OP_INDEX(HYPER_OP_WRITE_PTR)] = { "WRITE_PTR", HYPER_OP_WRITE_PTR, .writes = true,

@@ -103,11 +103,12 @@ unsigned int hmfs_events_poll(struct hmfs_file *file)
 
 static int reply_line(struct hmfs_file *file, const char *line, size_t size)
 {
+	bool wait = !(g_atomic_int_get(&file->flags) & O_NONBLOCK);
 	struct hm_verdict verdict;
 	uint64_t id;
 	int rc = hmfs_reply_parse(line, size, &id, &verdict);
 
-	return rc < 0 ? rc : hm_hook_reply(file->hook->hook, id, &verdict);
+	return rc < 0 ? rc : hm_hook_reply(file->hook->hook, id, &verdict, wait);
 }
 
 /* One bad line must not keep the calls of the others waiting: each is done, the first error told. */

@@ -182,7 +182,8 @@ static int ops_write(const char *path, const char *buf, size_t size, off_t offse
 
 	if (!file->node.row->write)
 		return -EBADF;
-	rc = hmfs_file_check_append(&file->node, fi->flags);	/* as fcntl(2) has set them */
+	g_atomic_int_set(&file->flags, fi->flags);	/* as fcntl(2) has set them */
+	rc = hmfs_file_check_append(&file->node, fi->flags);
 	if (rc == 0)
 		rc = hmfs_file_check_opener(file, true);
 	return rc < 0 ? rc : (int)file->node.row->write(file, buf, size, offset);

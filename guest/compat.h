@@ -224,6 +224,12 @@ static inline void hypermem_exec_unlock(struct task_struct *task)
 #define hypermem_schedule_timeout(left) schedule_timeout(left)
 #endif
 
+/* 8d622d21d248 "virtio: fix up virtio_disable_cb"; before, each buffer's interrupt came still */
+static inline bool hypermem_can_disable_cb(void)
+{
+	return LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0);
+}
+
 /*
  * 152e11f6df29 "sched/fair: Implement delayed dequeue": to single_task_running() a task that
  * sleeps may be one that runs, until all have slept

@@ -22,10 +22,6 @@
 #include "hook.h"
 #include "hook_arch.h"
 
-/* Results that mean: the call is to be made again, or EINTR; the signal decides. */
-#define RESTART_FIRST	512	/* ERESTARTSYS */
-#define RESTART_LAST	516	/* ERESTART_RESTARTBLOCK; 515 never comes this far */
-
 /*
  * A processor that has nothing else to do looks for a reply for so long before it sleeps: to be
  * woken up takes it longer than a quick host takes for the reply.
@@ -38,9 +34,10 @@
 
 static atomic64_t hook_last_id;
 
+/* Results that mean: the call is to be made again, or EINTR; the signal decides. */
 static bool call_is_restarted(s64 result)
 {
-	return result <= -RESTART_FIRST && result >= -RESTART_LAST;
+	return result >= HYPER_RETVAL_NONE_FIRST && result <= HYPER_RETVAL_NONE_LAST;
 }
 
 static void call_tell(struct hook *hook, const struct hook_frame *frame, u64 id,
@@ -52,6 +49,9 @@ static void call_tell(struct hook *hook, const struct hook_frame *frame, u64 id,
 		.flags = (frame->returns ? HYPER_EVENT_RETURN : 0) |
 			 (frame->compat ? HYPER_EVENT_COMPAT : 0) |
 			 (frame->skipped ? HYPER_EVENT_SKIPPED : 0) |
+			 (frame->narrow ? HYPER_EVENT_NARROW : 0) |
+			 (frame->probe->leaves ? HYPER_EVENT_LEAVES : 0) |
+			 (frame->probe->unchanged ? HYPER_EVENT_FIXED : 0) |
 			 (hook->flags & HYPER_HOOK_TRACE ? 0 : HYPER_EVENT_WAITS),
 		.pid = task_tgid_nr(current),
 		.tid = task_pid_nr(current),
@@ -170,10 +170,8 @@ static long call_wait(struct hook *hook, struct hook_frame *frame)
 	u8 skip = READ_ONCE(hook->skip);
 	long left;
 
-	if (!skip) {
-		hypermem_let_others_sleep();
+	if (!skip)
 		hook_event_poll(hook->home, call_polls, &poll);
-	}
 	left = hook_frame_wait(frame, msecs_to_jiffies(hook->timeout_ms) + 1);
 	if (ktime_get_ns() < poll.until)
 		WRITE_ONCE(hook->skip, 0);

@@ -13,6 +13,7 @@
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
 
+#include "compat.h"
 #include "hook.h"
 #include "link.h"
 
@@ -179,14 +180,15 @@ void hook_event_poll(struct hook_home *home, bool (*goes_on)(void *arg), void *a
 {
 	bool open;
 
-	/* There this would be preempted, and what waits for it with it. */
-	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+	/* Where tasks are to be preempted at any time, or interrupts would come all the same. */
+	if (IS_ENABLED(CONFIG_PREEMPT_RT) || !hypermem_can_disable_cb())
 		return;
 	spin_lock(&home->lock);
 	open = home->events && home->link->ops->poll;
 	home->n_polling += open;
 	spin_unlock(&home->lock);
 	if (open) {
+		hypermem_let_others_sleep();
 		/* The link stays meanwhile: see hook_events_close(). */
 		home->link->ops->poll(home->link, goes_on, arg);
 		spin_lock(&home->lock);

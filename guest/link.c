@@ -191,9 +191,12 @@ static int hypermem_header_check(const struct hypermem_link *link,
 static void hypermem_link_refuse(struct hypermem_link *link, const struct hypermem_header *header,
 				 int error, u32 skip)
 {
-	struct hypermem_frame *frame = hypermem_frame_error(header, error);
+	const struct hypermem_op *op = hypermem_op_find(header->op);
+	struct hypermem_frame *frame = NULL;
 
 	link->skip = skip;
+	if (!op || !(op->flags & HYPERMEM_OP_SILENT))
+		frame = hypermem_frame_error(header, error);
 	if (frame)
 		hypermem_link_reply(link, link->session, frame);
 }

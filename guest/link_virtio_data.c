@@ -216,9 +216,9 @@ void hypermem_virtio_tx_event(struct virtqueue *vq)
 }
 
 /*
- * Until something has come.  The device need not interrupt meanwhile, if Linux is 5.14 or later:
- * QEMU would do that with its lock held, for which the processor then waits.  No cpu_relax(),
- * which makes an emulated processor ask for that lock.
+ * Until something has come; once at least.  The device need not interrupt meanwhile: QEMU would do
+ * that with its lock held, for which the processor then waits.  No cpu_relax(), which makes an
+ * emulated processor ask for that lock.
  */
 static bool hypermem_virtio_look(struct hypermem_virtio *hv, bool (*goes_on)(void *arg), void *arg)
 {
@@ -226,12 +226,9 @@ static bool hypermem_virtio_look(struct hypermem_virtio *hv, bool (*goes_on)(voi
 	bool come;
 
 	virtqueue_disable_cb(hv->rx);
-	/* For so long nobody shall wait for a lock that a task holds which does not run. */
-	preempt_disable();
 	do {
 		come = virtqueue_poll(hv->rx, seen);
 	} while (!come && goes_on(arg) && !READ_ONCE(hv->stopping));
-	preempt_enable();
 	return come;
 }
 
@@ -255,19 +252,31 @@ static bool hypermem_virtio_receive_quick(struct hypermem_virtio *hv)
 	return true;
 }
 
+/*
+ * With preemption off as long as the lock is held but for what must not be done so: nobody shall
+ * wait for a task that does not run, and that may be one of the least priority.
+ */
 static void hypermem_virtio_poll(struct hypermem_link *link, bool (*goes_on)(void *arg), void *arg)
 {
 	struct hypermem_virtio *hv = container_of(link, struct hypermem_virtio, link);
+	bool more;
 
-	if (!mutex_trylock(&hv->receive_lock.mutex))
+	preempt_disable();
+	if (!mutex_trylock(&hv->receive_lock.mutex)) {
+		preempt_enable();
 		return;
-	if (!hv->ahead.buf)
-		while (hypermem_virtio_look(hv, goes_on, arg) && !READ_ONCE(hv->stopping) &&
-		       hypermem_virtio_receive_quick(hv))
-			;
+	}
+	more = !hv->ahead.buf && !READ_ONCE(hv->stopping);
+	while (more && hypermem_virtio_look(hv, goes_on, arg)) {
+		preempt_enable();
+		more = hypermem_virtio_receive_quick(hv);
+		preempt_disable();
+		more = more && goes_on(arg) && !READ_ONCE(hv->stopping);
+	}
 	if ((hv->ahead.buf || !virtqueue_enable_cb(hv->rx)) && !READ_ONCE(hv->stopping))
 		queue_work(hv->wq, READ_ONCE(hv->receiver));
 	hypermem_lock_release(&hv->receive_lock);
+	preempt_enable();
 }
 
 /* The frame's pages; vmalloc memory is not contiguous. */

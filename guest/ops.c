@@ -25,6 +25,7 @@ static u64 hypermem_epoch;	/* this load of the module; not 0 */
 #define PROCESS		HYPERMEM_OP_PROCESS
 #define LIMIT		HYPERMEM_OP_LIMIT
 #define QUICK		HYPERMEM_OP_QUICK
+#define SILENT		HYPERMEM_OP_SILENT
 #define FRAME		HYPERMEM_OUT_FRAME
 
 static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
@@ -50,6 +51,7 @@ static const struct hypermem_op hypermem_ops[HYPER_OP_MAX] = {
 	OP(HOOK_REMOVE), 0, 0, hypermem_hook_remove },
 	OP(HOOK_WAIT), LIMIT | QUICK, 0, hypermem_hook_wait },
 	OP(HOOK_REPLY), WRITES | QUICK, 0, hypermem_hook_reply },
+	OP(HOOK_POST), WRITES | QUICK | SILENT, 0, hypermem_hook_reply },
 	OP(HOOK_COUNTS), 0, sizeof(struct hypermem_hook_counts), hypermem_hook_counts },
 #endif
 	OP(READ_PTR), PROCESS, sizeof(__le64), hypermem_read_ptr },

@@ -60,6 +60,7 @@ enum {
 	HYPERMEM_OP_PROCESS = 0x2,	/* on a process: request->task is pinned */
 	HYPERMEM_OP_LIMIT = 0x4,	/* size is the limit of the reply's data */
 	HYPERMEM_OP_QUICK = 0x8,	/* never waits: is done by who receives it, in order */
+	HYPERMEM_OP_SILENT = 0x10,	/* is not answered, whatever becomes of it */
 };
 
 #define HYPERMEM_OUT_FRAME	U32_MAX

@@ -188,7 +188,9 @@ void hypermem_request_do(struct hypermem_request *request)
 	}
 	if (rc == -EINPROGRESS)
 		return;
-	if (request->op && (request->op->flags & HYPERMEM_OP_QUICK))
+	if (request->op && (request->op->flags & HYPERMEM_OP_SILENT))
+		hypermem_request_free(request);
+	else if (request->op && (request->op->flags & HYPERMEM_OP_QUICK))
 		hypermem_request_complete_quick(request, rc);
 	else
 		hypermem_request_complete(request, rc);

@@ -27,6 +27,7 @@ enum {
 	PROCESS = 0x1,	/* about a process: request->dir is open */
 	LIMIT = 0x2,	/* size is the limit of the reply's data */
 	WRITES = 0x4,	/* refused when read-only */
+	SILENT = 0x8,	/* not answered */
 };
 
 /* No RAM can be seen from outside; fake_guest_window.c has some. */
@@ -66,6 +67,7 @@ static const struct op {
 	OP(HOOK_REMOVE),	0,			op_hook_remove },
 	OP(HOOK_WAIT),		LIMIT,			op_hook_wait },
 	OP(HOOK_REPLY),		WRITES,			op_hook_reply },
+	OP(HOOK_POST),		WRITES | SILENT,	op_hook_reply },
 	OP(HOOK_COUNTS),	0,			op_hook_counts },
 	OP(READ_PTR),		PROCESS,		op_read_ptr },
 	OP(WRITE_PTR),		PROCESS | WRITES,	op_write_ptr },
@@ -237,7 +239,9 @@ static void request_serve(struct request *request)
 		reply_finish(op, request_handle(request, op, &reply), &reply);
 	if (bad && bad->reply)
 		bad->reply(request, &reply, arg);
-	if (bad && bad->send && !hello)
+	if (op && (op->flags & SILENT))
+		;
+	else if (bad && bad->send && !hello)
 		bad->send(request->conn, &reply, arg);
 	else
 		conn_reply(request, &reply);

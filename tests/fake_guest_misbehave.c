@@ -25,7 +25,7 @@ static bool is_hello(const struct frame *frame)
 static bool is_write(const struct frame *frame)
 {
 	return frame->op == HYPER_OP_WRITE || frame->op == HYPER_OP_HOOK_SET ||
-	       frame->op == HYPER_OP_HOOK_REPLY;
+	       frame->op == HYPER_OP_HOOK_REPLY || frame->op == HYPER_OP_HOOK_POST;
 }
 
 /* The records of a reply, if `request` asks for some of `type`. */

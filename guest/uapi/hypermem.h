@@ -204,7 +204,13 @@ enum HYPER_OP {
 	 */
 	HYPER_OP_WRITE_PTR = 22 | HYPER_DATA,
 
-	HYPER_OP_MAX = 23,	/* one more than the greatest index */
+	/*
+	 * The same as HOOK_REPLY, and never answered: who sends it sees in the event's flags
+	 * what such a call may be told, and in its hook's counts whether it had gone on already.
+	 */
+	HYPER_OP_HOOK_POST = 23 | HYPER_DATA,
+
+	HYPER_OP_MAX = 24,	/* one more than the greatest index */
 };
 
 enum HYPER_RESP {
@@ -462,6 +468,9 @@ struct hypermem_test {
 #define HYPER_EVENT_COMPAT	0x2
 #define HYPER_EVENT_WAITS	0x4	/* for a REPLY to `id` */
 #define HYPER_EVENT_SKIPPED	0x8	/* it returns without having been made */
+#define HYPER_EVENT_NARROW	0x10	/* its caller has 32 bits: no verdict with more */
+#define HYPER_EVENT_LEAVES	0x20	/* it does not return: no SKIP, no RETVAL */
+#define HYPER_EVENT_FIXED	0x40	/* its arguments are not the caller's: no ARG */
 
 #define HYPER_CALL_NAME_SIZE	32
 
@@ -494,9 +503,13 @@ struct hypermem_reg {
 
 /* Entered: do not make the call.  EINVAL: it is one that does not return, as exit(). */
 #define HYPER_VERDICT_SKIP	0x1
-/* Its result is `retval`; entered: skip it, too.  -516 to -512 are no results: EINVAL. */
+/* Its result is `retval`; entered: skip it, too.  EINVAL: it is none, see below. */
 #define HYPER_VERDICT_RETVAL	0x2
 #define HYPER_VERDICT_ARG(k)	(0x100U << (k))	/* entered: argument k is args[k] */
+
+/* By these a kernel tells itself to make a call again. */
+#define HYPER_RETVAL_NONE_FIRST	(-516)
+#define HYPER_RETVAL_NONE_LAST	(-512)
 
 struct hypermem_verdict {
 	__le32 flags;		/* HYPER_VERDICT_*; 0: go on */

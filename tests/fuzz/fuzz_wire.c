@@ -304,7 +304,7 @@ static void fuzz_hook(struct hm_hooks *hooks)
 	if (hm_hook_attend(hook, NULL, NULL) == 0) {
 		hm_hook_set_filter(hook, &filter);
 		if (hm_hook_next(hook, &event) == 0)
-			hm_hook_reply(hook, event->id, &verdict);
+			hm_hook_reply(hook, event->id, &verdict, event->flags & HYPER_EVENT_RETURN);
 		g_free(event);
 		hm_hook_stats(hook, &stats);
 		hm_hook_leave(hook);

@@ -33,13 +33,13 @@ static struct hm_header held[64];	/* the waits, in the guest's thread ... */
 static gint answered;		/* ... and how many of them are answered */
 static struct hypermem_verdict verdict;	/* the last one */
 static gint verdicts;		/* atomic */
-static gint busy;		/* atomic: replies get no answer */
 static gint deaf;		/* atomic: hooks that are set get no answer */
 static gint slow_ms;		/* atomic: a hook that nobody attends to takes so long */
 static gint removes;		/* atomic */
 static gint last_flags;		/* atomic: of the last hook set */
 static gint burst;		/* events that come at once */
-static struct hm_header unanswered[64];	/* replies */
+static gint posted;		/* atomic: of the verdicts, those that want no answer */
+static uint32_t event_flags;
 
 struct world {
 	struct guest *guest;
@@ -54,7 +54,7 @@ static void tell_events(struct guest *guest)
 	for (gint i = 0; i < burst; i++)
 		events[i] = (struct hypermem_event){
 			.id = GUINT64_TO_LE(EVENT_ID + (uint64_t)i), .hook = GUINT32_TO_LE(1),
-			.flags = GUINT32_TO_LE(HYPER_EVENT_WAITS), .pid = GUINT32_TO_LE(1),
+			.flags = GUINT32_TO_LE(event_flags), .pid = GUINT32_TO_LE(1),
 			.tid = GUINT32_TO_LE(1), .stamp = GUINT16_TO_LE(1), .call = "x",
 		};
 	guest_reply(guest, &held[answered++], HYPER_RESP_READ_OK, 0, events,
@@ -65,13 +65,11 @@ static void tell_events(struct guest *guest)
 static void take_verdict(struct guest *guest, const struct hm_header *request,
 			 const uint8_t *data)
 {
-	gint n;
-
 	memcpy(&verdict, data, sizeof(verdict));
-	n = g_atomic_int_add(&verdicts, 1);
-	if (g_atomic_int_get(&busy))
-		unanswered[n % G_N_ELEMENTS(unanswered)] = *request;
-	else
+	if (request->op == HYPER_OP_HOOK_POST)
+		g_atomic_int_inc(&posted);
+	g_atomic_int_inc(&verdicts);
+	if (request->op != HYPER_OP_HOOK_POST)
 		guest_reply(guest, request, HYPER_RESP_WRITE_OK, request->addr, NULL,
 			    request->size);
 }
@@ -104,6 +102,7 @@ static bool has_hooks(struct guest *guest, const struct hm_header *request, cons
 		take_hook(guest, request, data);
 		return true;
 	case HYPER_OP_HOOK_REPLY:
+	case HYPER_OP_HOOK_POST:
 		take_verdict(guest, request, data);
 		return true;
 	case HYPER_OP_HOOK_REMOVE:
@@ -125,7 +124,8 @@ static int setup(void **state)
 	struct world *world = g_new0(struct world, 1);
 
 	world->guest = guest_new();
-	waits = sets = told = verdicts = answered = busy = deaf = slow_ms = removes = 0;
+	waits = sets = told = verdicts = posted = answered = deaf = slow_ms = removes = 0;
+	event_flags = HYPER_EVENT_WAITS;
 	burst = 1;
 	*state = world;
 	return 0;
@@ -254,11 +254,11 @@ static void an_event_is_told_once_and_its_reply_is_sent(void **state)
 	assert_true(event->id == EVENT_ID);
 	g_free(event);
 	assert_int_equal(hm_hook_next(hook, &event), -EAGAIN);
-	assert_int_equal(hm_hook_reply(hook, EVENT_ID, &skip), 0);
+	assert_int_equal(hm_hook_reply(hook, EVENT_ID, &skip, true), 0);
 	assert_int_equal(verdicts, 1);
 	assert_int_equal(GUINT32_FROM_LE(verdict.flags), HYPER_VERDICT_SKIP);
-	assert_int_equal(hm_hook_reply(hook, EVENT_ID, &skip), -ESRCH);
-	assert_int_equal(hm_hook_reply(hook, EVENT_ID + 1, &skip), -ESRCH);
+	assert_int_equal(hm_hook_reply(hook, EVENT_ID, &skip, true), -ESRCH);
+	assert_int_equal(hm_hook_reply(hook, EVENT_ID + 1, &skip, true), -ESRCH);
 	assert_int_equal(verdicts, 1);
 	hm_hook_leave(hook);
 	hook_end(hook);
@@ -277,28 +277,82 @@ static void a_call_that_nobody_reads_of_goes_on_at_once(void **state)
 	hook_end(hook);
 }
 
-static void many_calls_go_on_and_the_guest_is_not_asked_more_than_it_can_do(void **state)
+static void many_calls_go_on_that_nobody_reads_of(void **state)
 {
 	struct world *world = *state;
 	struct hm_hook_stats stats;
 	struct hm_hook *hook;
-	gint n;
 
+	/* None of these is answered: if they took slots, the ninth would wait for one. */
 	world->guest->max_inflight = 8;
 	world->guest->max_data = HYPERMEM_DATA_MAX;
-	busy = 1;
 	burst = 200;
 	hook = connect_and_set(world, LONG_MS);
 	assert_int_equal(hm_hook_stats(hook, &stats), 0);
-	g_usleep(200000);
-	n = g_atomic_int_get(&verdicts);
-	assert_in_range(n, 1, 8);
-	g_atomic_int_set(&busy, 0);
-	for (gint i = 0; i < n; i++)
-		guest_reply(world->guest, &unanswered[i], HYPER_RESP_WRITE_OK, unanswered[i].addr,
-			    NULL, unanswered[i].size);
 	wait_for(&verdicts, 200);
+	assert_int_equal(posted, 200);
 	check_read(world);
+	hook_end(hook);
+}
+
+/* An event with these flags, and what becomes of a reply that is not waited for. */
+static int post(struct hm_hook *hook, uint32_t flags, struct hm_verdict reply)
+{
+	gint before = g_atomic_int_get(&verdicts);
+	struct hm_hook_stats stats;
+	struct hm_event *event;
+	int rc;
+
+	event_flags = HYPER_EVENT_WAITS | flags;
+	assert_int_equal(hm_hook_stats(hook, &stats), 0);
+	assert_int_equal(hm_hook_wait(hook), 0);
+	assert_int_equal(hm_hook_next(hook, &event), 0);
+	g_free(event);
+	rc = hm_hook_reply(hook, EVENT_ID, &reply, false);
+	/* The next one has the same id. */
+	if (rc)
+		assert_int_equal(hm_hook_reply(hook, EVENT_ID, &(struct hm_verdict){}, false), 0);
+	assert_int_equal(hm_hook_reply(hook, EVENT_ID, &reply, false), -ESRCH);
+	wait_for(&verdicts, before + 1);
+	return rc;
+}
+
+static void a_reply_that_is_posted_is_checked_here(void **state)
+{
+	const uint32_t skip = HYPER_VERDICT_SKIP, arg = HYPER_VERDICT_ARG(5);
+	struct hm_verdict result = { .flags = HYPER_VERDICT_RETVAL };
+	struct hm_verdict argument = { .flags = arg };
+	struct world *world = *state;
+	struct hm_hook *hook = connect_and_attend(world);
+	gint n;
+
+	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
+	assert_int_equal(post(hook, 0, (struct hm_verdict){ .flags = skip | arg }), 0);
+	assert_int_equal(post(hook, HYPER_EVENT_RETURN, (struct hm_verdict){ .flags = skip }), -EINVAL);
+	assert_int_equal(post(hook, HYPER_EVENT_RETURN, result), 0);
+	assert_int_equal(post(hook, HYPER_EVENT_LEAVES, (struct hm_verdict){ .flags = skip }), -EINVAL);
+	assert_int_equal(post(hook, HYPER_EVENT_LEAVES, result), -EINVAL);
+	assert_int_equal(post(hook, HYPER_EVENT_LEAVES, argument), 0);
+	assert_int_equal(post(hook, HYPER_EVENT_FIXED, argument), -EINVAL);
+	assert_int_equal(post(hook, HYPER_EVENT_FIXED, result), 0);
+	for (int64_t k = -517; k <= -511; k++) {
+		result.retval = (uint64_t)k;
+		n = k == -517 || k == -511 ? 0 : -EINVAL;
+		assert_int_equal(post(hook, 0, result), n);
+		assert_int_equal(post(hook, HYPER_EVENT_NARROW, result), n);
+		result.retval = (uint32_t)k;
+		assert_int_equal(post(hook, HYPER_EVENT_NARROW, result), n);
+	}
+	result.retval = argument.args[5] = 1ULL << 32;
+	assert_int_equal(post(hook, HYPER_EVENT_NARROW, result), -ERANGE);
+	assert_int_equal(post(hook, HYPER_EVENT_NARROW, argument), -ERANGE);
+	assert_int_equal(post(hook, 0, result), 0);
+	assert_int_equal(GUINT64_FROM_LE(verdict.retval), 1ULL << 32);
+	argument.args[4] = 1ULL << 32;
+	argument.args[5] = UINT32_MAX;
+	assert_int_equal(post(hook, HYPER_EVENT_NARROW, argument), 0);
+	assert_int_equal(posted, verdicts);
+	hm_hook_leave(hook);
 	hook_end(hook);
 }
 
@@ -551,7 +605,7 @@ static void calls_that_nobody_replies_to_are_forgotten_when_there_are_too_many(v
 	assert_int_equal(1000 + n, HM_WAITING_MAX);
 	/* There is room again for each that does not wait any more, in any hook. */
 	assert_false(push_waiting(hooks[0], 1 << 20));
-	assert_int_equal(hm_hook_reply(hooks[1], 1001, &as_it_is), 0);
+	assert_int_equal(hm_hook_reply(hooks[1], 1001, &as_it_is, true), 0);
 	assert_true(push_waiting(hooks[0], 1 << 20));
 	assert_false(push_waiting(hooks[0], 2 << 20));
 	/* Which calls that do not wait need not have. */
@@ -576,7 +630,8 @@ int main(void)
 		TEST(no_more_waits_are_on_their_way_for_readers_that_come_and_go),
 		TEST(an_event_is_told_once_and_its_reply_is_sent),
 		TEST(a_call_that_nobody_reads_of_goes_on_at_once),
-		TEST(many_calls_go_on_and_the_guest_is_not_asked_more_than_it_can_do),
+		TEST(many_calls_go_on_that_nobody_reads_of),
+		TEST(a_reply_that_is_posted_is_checked_here),
 		TEST(one_thread_waits_and_is_told_when_the_hook_ends),
 		TEST(a_client_that_is_stopped_ends_every_wait),
 		TEST(another_session_gets_the_same_hooks),
