@@ -2,11 +2,12 @@
 /*
  * hook_client: the quickest handler of a hook that there is on the files.
  *
- *	hook_client HOOK [FILTER]
+ *	hook_client [-w] HOOK [FILTER]
  *
  * HOOK is a directory of the mount's hooks/.  Sets the filter, says `ready`, and lets each
- * call go on as soon as it is told of it, until the hook is removed or it is killed.  With
- * SIGTERM it prints `events= lost=`: how many there were, and how many it was told were lost.
+ * call go on as soon as it is told of it, until the hook is removed or it is killed.  With -w
+ * it waits until the guest has said that the call does.  With SIGTERM it prints
+ * `events= lost=`: how many there were, and how many it was told were lost.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -59,17 +60,23 @@ int main(int argc, char **argv)
 {
 	struct sigaction action = { .sa_handler = on_signal };	/* without SA_RESTART */
 	unsigned long count = 0, lost = 0;
+	int flags = O_WRONLY | O_NONBLOCK;
 	static char lines[1 << 16];
 	int filter, events, reply;
 	ssize_t n;
 
+	if (argc > 1 && strcmp(argv[1], "-w") == 0) {
+		flags = O_WRONLY;
+		argc--;
+		argv++;
+	}
 	if (argc < 2 || argc > 3) {
-		fputs("usage: hook_client HOOK [FILTER]\n", stderr);
+		fputs("usage: hook_client [-w] HOOK [FILTER]\n", stderr);
 		return 2;
 	}
 	sigaction(SIGTERM, &action, NULL);
 	events = open_file(argv[1], "events", O_RDONLY);
-	reply = open_file(argv[1], "reply", O_WRONLY);
+	reply = open_file(argv[1], "reply", flags);
 	if (argc == 3) {
 		filter = open_file(argv[1], "filter", O_WRONLY);
 		if (write(filter, argv[2], strlen(argv[2])) < 0) {

@@ -213,12 +213,12 @@ class Machine:
         return self._with("insmod /hypermem_count.ko", "rmmod hypermem_count")
 
     @contextlib.contextmanager
-    def hook(self, text: str) -> Iterator[Words]:
-        """A hook with this filter, and a handler of it; its words are there afterwards."""
+    def hook(self, text: str, *options: str) -> Iterator[Words]:
+        """A hook with this filter, and hook_client for it, whose words are there afterwards."""
         directory = self.mnt / "hooks/bench"
         directory.mkdir()
         said: Words = {}
-        client = subprocess.Popen([self.programs / "hook_client", directory, text],
+        client = subprocess.Popen([self.programs / "hook_client", *options, directory, text],
                                   stdout=subprocess.PIPE)
         try:
             assert client.stdout

@@ -26,8 +26,8 @@ class Hook:
     def __truediv__(self, name: str) -> Path:
         return self.dir / name
 
-    def write(self, name: str, text: str | bytes) -> None:
-        fd = os.open(self.dir / name, os.O_WRONLY | os.O_TRUNC)
+    def write(self, name: str, text: str | bytes, flags: int = os.O_TRUNC) -> None:
+        fd = os.open(self.dir / name, os.O_WRONLY | flags)
         try:
             data = text.encode() if isinstance(text, str) else text
             assert os.write(fd, data) == len(data)
@@ -44,8 +44,8 @@ class Hook:
         return {key: int(value) for key, value in
                 (line.split(": ") for line in self.read("stats").splitlines())}
 
-    def errno(self, name: str, text: str | bytes) -> str:
-        return errno_of(lambda: self.write(name, text))
+    def errno(self, name: str, text: str | bytes, flags: int = os.O_TRUNC) -> str:
+        return errno_of(lambda: self.write(name, text, flags))
 
     @contextlib.contextmanager
     def events(self, flags: int = 0) -> Iterator[Events]:

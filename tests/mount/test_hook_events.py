@@ -71,6 +71,41 @@ def test_a_reply_decides_how_a_call_goes_on(hook: Hook) -> None:
 
 
 @made_up
+def test_a_reply_is_not_waited_for_with_o_nonblock(fake: FakeGuest, hook: Hook) -> None:
+    with hook.events() as events:
+        hook.filter("fake_9_1 enter return")
+        fake.misbehave("hang-op=19")  # HOOK_REPLY
+        for said, seen in (("arg2=0x77", "119"), ("skip", "0"), ("continue", "4098")):
+            event = events.next()
+            hook.write("reply", f"{event['id']} {said}\n", os.O_NONBLOCK)
+            for word in "continue", "skip":
+                assert hook.errno("reply", f"{event['id']} {word}\n", os.O_NONBLOCK) == "ESRCH"
+            event = events.next()
+            assert (event["phase"], event["retval"]) == ("return", seen)
+            for word in "skip", "arg0=1", "retval=-512", "go":
+                assert hook.errno("reply", f"{event['id']} {word}\n", os.O_NONBLOCK) == "EINVAL"
+            hook.write("reply", f"{event['id']} continue\n", os.O_NONBLOCK)
+        events.next()
+        assert (hook.stats()["replied"], hook.stats()["continued"]) == (6, 4)
+
+
+@made_up
+def test_whether_a_reply_is_waited_for_can_be_changed(fake: FakeGuest, hook: Hook) -> None:
+    fd = os.open(hook / "reply", os.O_WRONLY)
+    try:
+        with hook.events() as events:
+            hook.filter("fake_2_1 enter")
+            fake.misbehave("hang-op=19")
+            id_ = events.next()["id"].encode()
+            assert errno_of(lambda: os.write(fd, id_ + b" continue\n")) == "ETIMEDOUT"
+            os.set_blocking(fd, False)
+            os.write(fd, id_ + b" continue\n")
+            events.next()
+    finally:
+        os.close(fd)
+
+
+@made_up
 def test_a_reply_that_cannot_be_changes_nothing(hook: Hook) -> None:
     with hook.events() as events:
         hook.filter("fake_2_1 return")

@@ -13,7 +13,7 @@ import pytest
 
 from link import DATA, WRITE_OK, Frame, Link
 
-SET, REMOVE, WAIT, REPLY, COUNTS = 16 | DATA, 17, 18, 19 | DATA, 20
+SET, REMOVE, WAIT, REPLY, COUNTS, POST = 16 | DATA, 17, 18, 19 | DATA, 20, 23 | DATA
 
 ENTER, RETURN, TRACE, REGS, ENABLED, ATTENDED = 1, 2, 4, 8, 16, 32
 NUMBER, STRING, AND, OR, NOT = range(1, 6)
@@ -23,6 +23,7 @@ SIGNED, INT = 1, 2
 ALL_ONES = (1 << 64) - 1
 
 IS_RETURN, IS_COMPAT, WAITS, SKIPPED = 1, 2, 4, 8
+NARROW, LEAVES, FIXED = 0x10, 0x20, 0x40
 SKIP, SET_RETVAL = 1, 2
 
 # What most hooks are.
@@ -94,6 +95,7 @@ class Event(NamedTuple):
     comm: str
     call: str
     regs: dict[str, int]
+    limits: int  # the flags that say which verdicts there can be
 
 
 def hook(names: str, flags: int = ENTER | ENABLED | ATTENDED, tests: Iterable[Test] = (),
@@ -115,9 +117,10 @@ def events(data: bytes) -> list[Event]:
             name, value = REG.unpack_from(data)
             regs[name.rstrip(b"\0").decode()] = value
             data = data[REG.size:]
-        found.append(Event(id_, number, flags, pid, tid, nr, stamp, time, tuple(args), retval,
-                           lost, comm.split(b"\0")[0].decode(), call.split(b"\0")[0].decode(),
-                           regs))
+        limits = flags & (NARROW | LEAVES | FIXED)
+        found.append(Event(id_, number, flags & ~limits, pid, tid, nr, stamp, time, tuple(args),
+                           retval, lost, comm.split(b"\0")[0].decode(),
+                           call.split(b"\0")[0].decode(), regs, limits))
     return found
 
 
@@ -159,14 +162,22 @@ class Hooks:
 
     def reply(self, event: Event, retval: int | None = None, skip: bool = False,
               **args: int) -> None:
+        self._done(self.link.call(REPLY, addr=event.id, data=self._verdict(retval, skip, args)))
+
+    def post(self, event: Event, retval: int | None = None, skip: bool = False,
+             **args: int) -> int:
+        """Its tag, with which no answer comes."""
+        return self.link.send(POST, addr=event.id, data=self._verdict(retval, skip, args))
+
+    @staticmethod
+    def _verdict(retval: int | None, skip: bool, args: dict[str, int]) -> bytes:
         flags = SKIP * skip | SET_RETVAL * (retval is not None)
         values = [0] * 6
         for name, value in args.items():
             k = int(name.removeprefix("arg"))
             flags |= 0x100 << k
             values[k] = value & ALL_ONES
-        self._done(self.link.call(REPLY, addr=event.id,
-                                  data=VERDICT.pack(flags, 0, retval or 0, *values)))
+        return VERDICT.pack(flags, 0, retval or 0, *values)
 
     def counts(self, number: int) -> dict[str, int]:
         data = self.link.get(COUNTS, addr=number)

@@ -6,6 +6,7 @@ What the module does with calls of all kinds is in the other test_hook_*.py.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -65,6 +66,16 @@ def test_a_caller_gets_the_result_that_a_reply_says(hook: Hook, caller: Caller) 
                                                                 str(caller.pid))
         assert int(event["retval"]) == caller.last("getppid")
         hook.write("reply", f"{event['id']} retval=4242\n")
+        wait_for(lambda: caller.last("getppid") == 4242)
+    caller.goes_on()
+
+
+def test_a_reply_need_not_be_waited_for(hook: Hook, caller: Caller) -> None:
+    with hook.events() as events:
+        hook.filter(f"getppid return pid=={caller.pid}")
+        event = events.next()
+        hook.write("reply", f"{event['id']} retval=4242\n", os.O_NONBLOCK)
+        assert hook.errno("reply", f"{event['id']} retval=4243\n", os.O_NONBLOCK) == "ESRCH"
         wait_for(lambda: caller.last("getppid") == 4242)
     caller.goes_on()
 

@@ -12,8 +12,9 @@ import pytest
 import machines
 from caller import BOTH_HOLD, FORKS, MINE, Call, Caller, mine
 from conftest import reload
-from hook import (ATTENDED, BOTH, COMM, COMPAT, ENABLED, ENTER, EQ, IS_COMPAT, IS_RETURN, NE, ON, OR, PID,
-                  RETURN, TID, TOLD, TRACE, WAITS, Hooks, Str, Test, fails, number, program)
+from hook import (ATTENDED, BOTH, COMM, COMPAT, ENABLED, ENTER, EQ, FIXED, IS_COMPAT, IS_RETURN,
+                  LEAVES, NE, ON, OR, PID, RETURN, TID, TOLD, TRACE, WAITS, Hooks, Str, Test, fails,
+                  number, program)
 from lab import Guest
 from link import Link
 
@@ -166,6 +167,7 @@ def test_a_call_that_does_not_return_is_not_skipped(hooks: Hooks, call: Call, na
     hooks.set(1, name, BOTH, **MINE)
     caller = call("raw", name, 9)
     event = hooks.next()
+    assert event.limits & LEAVES and not event.limits & FIXED
     with fails(errno.EINVAL):
         hooks.reply(event, retval=4)
     with fails(errno.EINVAL):
@@ -271,6 +273,8 @@ def test_a_return_from_a_signal_has_no_argument_to_change(hooks: Hooks, call: Ca
     hooks.set(1, "rt_sigreturn,sigreturn", ENTER | ON, **MINE)
     caller = call("signals", 1)
     event = hooks.next()
+    assert bool(event.limits & FIXED) == (machines.current.arch == "armhf")
+    assert bool(event.limits & LEAVES) == machines.current.arch.startswith("mips")
     if machines.current.arch == "armhf":
         with fails(errno.EINVAL):
             hooks.reply(event, arg0=0x1000)

@@ -12,8 +12,8 @@ import pytest
 import hook
 import machines
 from caller import MINE, Call
-from hook import (AND, BOTH, COMM, CONTAINS, ENTER, EQ, HOOK, LT, NOT, NUMBER, ON, OR, REPLY,
-                  RETVAL, SET, STRING, TEST, TOLD, VERDICT, WAIT, Hooks, Test, fails, number)
+from hook import (AND, BOTH, COMM, CONTAINS, ENTER, EQ, HOOK, LT, NARROW, NOT, NUMBER, ON, OR,
+                  REPLY, RETVAL, SET, STRING, TEST, TOLD, VERDICT, WAIT, Hooks, Test, fails, number)
 from link import CHUNK, DATA, READONLY, Link, errno_name
 
 pytestmark = [pytest.mark.vm("is about the module"), pytest.mark.needs("kprobes")]
@@ -139,6 +139,7 @@ def test_a_value_with_more_bits_than_its_caller_has_is_refused(hooks: Hooks, cal
     hooks.set(1, "setpgid", BOTH, **MINE)
     caller = call("int80", 57, 5, 5) if of == "64" else call("raw", "setpgid", 5, 5)
     event = hooks.next()
+    assert event.limits == NARROW
     wide = 1 << 32, (1 << 32) + 5, -(1 << 31) - 1, (1 << 63) - 1, -(1 << 63)
     for value in wide:
         for name in "retval", "arg0", "arg5":

@@ -11,8 +11,8 @@ import pytest
 from caller import MINE, Call, Caller, mine
 from conftest import reload
 from device import count_interrupts
-from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, ON, REPLY, RETURN, RETVAL, TOLD, VERDICT, WAIT,
-                  WAITS, Hooks, events, fails, number)
+from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, IS_RETURN, ON, POST, REPLY, RETURN, RETVAL,
+                  SKIPPED, TOLD, VERDICT, WAIT, WAITS, Hooks, events, fails, number)
 from lab import Guest
 from link import CHUNK, Link
 from world import wait_for
@@ -95,6 +95,34 @@ def test_calls_go_on_when_their_hook_does_not_wait_any_more(hooks: Hooks, call: 
     with fails(errno.ESRCH):
         hooks.reply(event)
     assert hooks.counts(1)["abandoned"] == 1
+
+
+def test_a_reply_that_is_posted_counts_and_is_not_answered(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", BOTH, **MINE)
+    caller = call("getppid", 1)
+    event = hooks.next()
+    hooks.post(event, skip=True)
+    returned = hooks.next()
+    assert (returned.flags, returned.retval) == (WAITS | IS_RETURN | SKIPPED, 0)
+    hooks.post(event, retval=9)  # it does not wait any more
+    hooks.post(returned, skip=True)  # for a call that returns, too late
+    hooks.link.send(POST, addr=returned.id, data=b"")
+    assert hooks.link.silent(0.2) and b"result=" not in caller.guest.output(caller.pid)
+    hooks.post(returned, retval=10)
+    assert caller.result() == 10
+    assert hooks.counts(1)["replied"] == 2
+    assert hooks.link.silent(0.2)
+
+
+def test_more_replies_can_be_posted_than_requests_be_in_flight(hooks: Hooks, call: Call) -> None:
+    hooks.set(1, "getppid", **MINE)
+    caller = call("getppid", 1)
+    event = hooks.next()
+    for _ in range(1000):
+        hooks.post(event._replace(id=event.id + 1))
+    hooks.post(event, retval=11)
+    assert caller.result() == 11
+    assert hooks.link.silent(0.2)
 
 
 @pytest.mark.needs("pc")
