@@ -107,7 +107,7 @@ int hm_calls_guest(struct hm_calls *calls, struct hm_guest *ret);
 void hm_call_init(struct hm_call *call);
 void hm_call_deinit(struct hm_call *call);
 
-/* In the caller's thread.  After success, one of cancel and give_up is due, or the answer. */
+/* In the caller's thread.  After success, one of the next ones is due, or the answer. */
 int hm_calls_add(struct hm_calls *calls, struct hm_call *call);
 bool hm_calls_is_in_flight(struct hm_calls *calls, struct hm_call *call);
 /* It was not sent. */

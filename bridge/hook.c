@@ -349,8 +349,8 @@ int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *ve
 	if (rc != 0 && rc != -ESRCH)
 		return rc;
 	g_mutex_lock(&hook->hooks->lock);
-	hm_hook_queue_done(hook, id);
-	if (rc == 0) {
+	/* Of what was posted nobody has said that it was in time. */
+	if (hm_hook_queue_done(hook, id) && rc == 0 && wait) {
 		hook->replied++;
 		hook->continued += !verdict->flags;
 	}
@@ -358,7 +358,7 @@ int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *ve
 	return rc;
 }
 
-int hm_hook_stats(struct hm_hook *hook, struct hm_hook_stats *ret)
+int hm_hook_stats(struct hm_hook *hook, struct hm_hook_counts *ret)
 {
 	struct hm_hooks *hooks = hook->hooks;
 	struct hm_hook_counts counts = {};
@@ -375,9 +375,7 @@ int hm_hook_stats(struct hm_hook *hook, struct hm_hook_stats *ret)
 	g_mutex_lock(&hooks->lock);
 	if (rc == 0 && (!session || session == hooks->session))
 		hook->seen = counts;
-	hm_hook_counts_sum(hook, &ret->counts);
-	/* Of those that were posted nobody has said that they were in time. */
-	ret->continued = MIN(hook->continued, ret->counts.replied);
+	hm_hook_counts_sum(hook, ret);
 	g_mutex_unlock(&hooks->lock);
 	return 0;
 }

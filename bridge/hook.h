@@ -55,11 +55,10 @@ struct hm_hook {
 
 	/* The same: of this session, what the host has seen and done ... */
 	struct hm_hook_counts seen;	/* what the guest said last */
-	uint64_t received, replied;
+	uint64_t received, replied, continued;
 	uint64_t let_go, dropped;	/* calls and events without reader, or without room */
 	/* ... and of those before. */
 	struct hm_hook_counts before;
-	uint64_t continued;
 };
 
 /* A call that was held up, and may be still. */
@@ -91,8 +90,8 @@ void hm_hook_queue_wake(struct hm_hook *hook);
 bool hm_hook_queue_push(struct hm_hook *hook, struct hm_event *event);
 /* NULL: there is none. */
 struct hm_event *hm_hook_queue_pop(struct hm_hook *hook);
-/* A call does not wait any more. */
-void hm_hook_queue_done(struct hm_hook *hook, uint64_t id);
+/* A call does not wait any more.  false: nor has it before. */
+bool hm_hook_queue_done(struct hm_hook *hook, uint64_t id);
 /* Nothing waits any more. */
 void hm_hook_queue_clear(struct hm_hook *hook);
 /* The session is over, and its counts are out of reach: what the host knows of them. */

@@ -129,10 +129,12 @@ bool hm_hook_queue_push(struct hm_hook *hook, struct hm_event *event)
 	return kept;
 }
 
-void hm_hook_queue_done(struct hm_hook *hook, uint64_t id)
+bool hm_hook_queue_done(struct hm_hook *hook, uint64_t id)
 {
-	if (g_hash_table_remove(hook->waiting, &id))
-		hook->hooks->n_waiting--;
+	bool waited = g_hash_table_remove(hook->waiting, &id);
+
+	hook->hooks->n_waiting -= waited;
+	return waited;
 }
 
 void hm_hook_queue_clear(struct hm_hook *hook)
@@ -154,9 +156,9 @@ static struct hm_hook_counts counts_adjust(const struct hm_hook *hook,
 					   const struct hm_hook_counts *guest)
 {
 	struct hm_hook_counts counts = *guest;
-	uint64_t let_go = MIN(hook->let_go, counts.replied);
 
-	counts.replied -= let_go;
+	counts.replied -= MIN(hook->let_go, counts.replied);
+	counts.continued -= MIN(hook->let_go, counts.continued);
 	counts.unattended += hook->let_go;
 	counts.dropped += hook->dropped;
 	return counts;
@@ -167,6 +169,7 @@ static void counts_add(struct hm_hook_counts *sum, const struct hm_hook_counts *
 	sum->matched += more->matched;
 	sum->sent += more->sent;
 	sum->replied += more->replied;
+	sum->continued += more->continued;
 	sum->timed_out += more->timed_out;
 	sum->killed += more->killed;
 	sum->abandoned += more->abandoned;
@@ -199,11 +202,12 @@ void hm_hook_counts_keep(struct hm_hook *hook)
 	counts.matched = MAX(counts.matched, hook->received);
 	counts.sent = MAX(counts.sent, hook->received);
 	counts.replied = MAX(counts.replied, hook->replied + hook->let_go);
+	counts.continued = MAX(counts.continued, hook->continued + hook->let_go);
 	counts.abandoned += count_waiting(hook);
 	counts = counts_adjust(hook, &counts);
 	counts_add(&hook->before, &counts);
 	hook->seen = (struct hm_hook_counts){};
-	hook->received = hook->replied = hook->let_go = hook->dropped = 0;
+	hook->received = hook->replied = hook->continued = hook->let_go = hook->dropped = 0;
 }
 
 void hm_hook_counts_sum(const struct hm_hook *hook, struct hm_hook_counts *ret)

@@ -20,12 +20,6 @@
 struct hm_hooks;
 struct hm_hook;
 
-/* What has happened with a hook's calls since it was made. */
-struct hm_hook_stats {
-	struct hm_hook_counts counts;	/* of the guest's, where the host has let calls go on, too */
-	uint64_t continued;		/* replies that changed nothing */
-};
-
 struct hm_hooks *hm_hooks_new(struct hm_client *client);
 /* The client has been stopped (hm_client_stop()), and all hooks are free. */
 void hm_hooks_free(struct hm_hooks *hooks);
@@ -76,7 +70,10 @@ int hm_hook_wait(struct hm_hook *hook);
  */
 int hm_hook_reply(struct hm_hook *hook, uint64_t id, const struct hm_verdict *verdict, bool wait);
 
-/* While there is no link, what was known last. */
-int hm_hook_stats(struct hm_hook *hook, struct hm_hook_stats *ret);
+/*
+ * What has happened with its calls since it was made, where the host has let them go on, too.
+ * While there is no link, what was known last.
+ */
+int hm_hook_stats(struct hm_hook *hook, struct hm_hook_counts *ret);
 
 #endif

@@ -175,6 +175,7 @@ int hm_hook_counts_decode(const uint8_t *data, size_t size, struct hm_hook_count
 		.matched = le64toh(raw.matched),
 		.sent = le64toh(raw.sent),
 		.replied = le64toh(raw.replied),
+		.continued = le64toh(raw.continued),
 		.timed_out = le64toh(raw.timed_out),
 		.killed = le64toh(raw.killed),
 		.abandoned = le64toh(raw.abandoned),

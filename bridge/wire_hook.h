@@ -66,6 +66,7 @@ struct hm_hook_counts {
 	uint64_t matched;
 	uint64_t sent;
 	uint64_t replied;
+	uint64_t continued;	/* of these, by a reply that changed nothing */
 	uint64_t timed_out;
 	uint64_t killed;
 	uint64_t abandoned;

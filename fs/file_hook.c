@@ -183,7 +183,7 @@ ssize_t hmfs_timeout_write(struct hmfs_file *file, const void *buf, size_t size,
 static int stats_make(struct hmfs_file *file, GByteArray *text)
 {
 	g_autofree char *lines = NULL;
-	struct hm_hook_stats stats;
+	struct hm_hook_counts stats;
 	int rc = hm_hook_stats(file->hook->hook, &stats);
 
 	if (rc < 0)
@@ -199,10 +199,9 @@ static int stats_make(struct hmfs_file *file, GByteArray *text)
 				"dropped: %" PRIu64 "\n"
 				"restarted: %" PRIu64 "\n"
 				"missed: %" PRIu64 "\n",
-				stats.counts.matched, stats.counts.sent, stats.counts.replied,
-				stats.continued, stats.counts.timed_out, stats.counts.killed,
-				stats.counts.abandoned, stats.counts.unattended,
-				stats.counts.dropped, stats.counts.restarted, stats.counts.missed);
+				stats.matched, stats.sent, stats.replied, stats.continued,
+				stats.timed_out, stats.killed, stats.abandoned, stats.unattended,
+				stats.dropped, stats.restarted, stats.missed);
 	append(text, lines);
 	return 0;
 }

@@ -38,8 +38,8 @@
 /* The counts of a hook, whatever is set under its number. */
 struct hook_counts {
 	refcount_t refs;
-	atomic64_t matched, sent, replied, timed_out, killed, abandoned, unattended, dropped;
-	atomic64_t restarted, missed;
+	atomic64_t matched, sent, replied, continued, timed_out, killed, abandoned, unattended;
+	atomic64_t dropped, restarted, missed;
 	atomic64_t lost;	/* events dropped since the last one that was not */
 };
 

@@ -200,7 +200,6 @@ static void call_ask(struct hook *hook, struct hook_frame *frame)
 	hook_frame_wait_end(frame);
 	/* A reply that came at the last moment counts, since the host was told that it does. */
 	if (frame->replied) {
-		atomic64_inc(&counts->replied);
 		call_obey(frame);
 	} else if (left > 0) {
 		atomic64_inc(&counts->abandoned);

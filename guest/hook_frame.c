@@ -279,6 +279,9 @@ int hook_frame_reply(const struct hook_home *home, u64 id, const struct hook_ver
 			break;
 		frame->verdict = *verdict;
 		frame->replied = true;
+		atomic64_inc(&frame->hook->counts->replied);
+		if (!verdict->flags)
+			atomic64_inc(&frame->hook->counts->continued);
 		frame_answer(frame);
 		break;
 	}

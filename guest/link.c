@@ -187,15 +187,30 @@ static int hypermem_header_check(const struct hypermem_link *link,
 	return header->size <= max ? (int)header->size : -EPROTO;
 }
 
+static bool hypermem_header_is_silent(const struct hypermem_header *header)
+{
+	const struct hypermem_op *op = hypermem_op_find(header->op);
+
+	return op && (op->flags & HYPERMEM_OP_SILENT);
+}
+
+/* One more is taken on.  What is not answered must not be refused, and is done at once. */
+static bool hypermem_link_takes(const struct hypermem_link *link,
+				const struct hypermem_header *header)
+{
+	return (atomic_read(&link->inflight) < HYPERMEM_INFLIGHT_MAX &&
+		!READ_ONCE(link->resting)) ||
+	       hypermem_header_is_hello(header) || hypermem_header_is_silent(header);
+}
+
 /* Refuse without doing: the answer goes out from here, its data is skipped. */
 static void hypermem_link_refuse(struct hypermem_link *link, const struct hypermem_header *header,
 				 int error, u32 skip)
 {
-	const struct hypermem_op *op = hypermem_op_find(header->op);
 	struct hypermem_frame *frame = NULL;
 
 	link->skip = skip;
-	if (!op || !(op->flags & HYPERMEM_OP_SILENT))
+	if (!hypermem_header_is_silent(header))
 		frame = hypermem_frame_error(header, error);
 	if (frame)
 		hypermem_link_reply(link, link->session, frame);
@@ -222,8 +237,7 @@ static void hypermem_link_header(struct hypermem_link *link, const struct hyperm
 		hypermem_link_invite(link);
 		return;
 	}
-	if ((atomic_read(&link->inflight) >= HYPERMEM_INFLIGHT_MAX || READ_ONCE(link->resting)) &&
-	    !hypermem_header_is_hello(header)) {
+	if (!hypermem_link_takes(link, header)) {
 		hypermem_link_refuse(link, header, -EBUSY, size);
 		return;
 	}
@@ -293,11 +307,9 @@ size_t hypermem_link_receive_quick(struct hypermem_link *link, const u8 *bytes, 
 	if (!link->synced || !link->open || link->header_n || link->request || link->skip ||
 	    n < sizeof(link->header))
 		return 0;
-	if (atomic_read(&link->inflight) >= HYPERMEM_INFLIGHT_MAX || READ_ONCE(link->resting))
-		return 0;
 	hypermem_header_decode(bytes, &header);
 	op = hypermem_op_find(header.op);
-	if (!op || !(op->flags & HYPERMEM_OP_QUICK))
+	if (!op || !(op->flags & HYPERMEM_OP_QUICK) || !hypermem_link_takes(link, &header))
 		return 0;
 	size = hypermem_header_check(link, &header);
 	if (size < 0 || size > n - sizeof(link->header))

@@ -216,7 +216,7 @@ void hypermem_virtio_tx_event(struct virtqueue *vq)
 }
 
 /*
- * Until something has come; once at least.  The device need not interrupt meanwhile: QEMU would do
+ * Until something has come.  The device need not interrupt meanwhile: QEMU would do
  * that with its lock held, for which the processor then waits.  No cpu_relax(), which makes an
  * emulated processor ask for that lock.
  */
@@ -229,7 +229,7 @@ static bool hypermem_virtio_look(struct hypermem_virtio *hv, bool (*goes_on)(voi
 	do {
 		come = virtqueue_poll(hv->rx, seen);
 	} while (!come && goes_on(arg) && !READ_ONCE(hv->stopping));
-	return come;
+	return come && !READ_ONCE(hv->stopping);
 }
 
 /* The next buffer of data, if it is quick to do; otherwise the rest of it is left. */
@@ -267,11 +267,10 @@ static void hypermem_virtio_poll(struct hypermem_link *link, bool (*goes_on)(voi
 		return;
 	}
 	more = !hv->ahead.buf && !READ_ONCE(hv->stopping);
-	while (more && hypermem_virtio_look(hv, goes_on, arg)) {
+	while (more && hypermem_virtio_look(hv, goes_on, arg) && goes_on(arg)) {
 		preempt_enable();
 		more = hypermem_virtio_receive_quick(hv);
 		preempt_disable();
-		more = more && goes_on(arg) && !READ_ONCE(hv->stopping);
 	}
 	if ((hv->ahead.buf || !virtqueue_enable_cb(hv->rx)) && !READ_ONCE(hv->stopping))
 		queue_work(hv->wq, READ_ONCE(hv->receiver));

@@ -45,7 +45,6 @@ static void call_wait(const struct caller *caller, uint64_t id, struct hypermem_
 		in_time = g_cond_wait_until(&the_hooks.changed, &the_hooks.lock, until);
 	g_hash_table_remove(the_hooks.waiters, &id);
 	if (waiter.replied) {
-		hook->counts.replied++;
 		*ret = waiter.verdict;
 	} else if (waiter.abandoned) {
 		hook->counts.abandoned++;
@@ -69,7 +68,10 @@ static void call_stop(const struct caller *caller, uint32_t flags, const uint64_
 		hook->lost++;
 		return;
 	}
-	note_push(caller, id, flags | (waits ? HYPER_EVENT_WAITS : 0), args, retval);
+	note_push(caller, id,
+		  flags | (waits ? HYPER_EVENT_WAITS : 0) |
+			  (caller->leaves ? HYPER_EVENT_LEAVES : 0),
+		  args, retval);
 	if (waits)
 		call_wait(caller, id, ret);
 }

@@ -266,6 +266,8 @@ static int waiter_answer(struct waiter *waiter, const struct hypermem_verdict *v
 		return -EINVAL;
 	waiter->verdict = *verdict;
 	waiter->replied = true;
+	waiter->hook->counts.replied++;
+	waiter->hook->counts.continued += !verdict->flags;
 	g_cond_broadcast(&the_hooks.changed);
 	return 0;
 }

@@ -521,7 +521,8 @@ struct hypermem_verdict {
 struct hypermem_hook_counts {
 	__le64 matched;		/* by the filter, while enabled */
 	__le64 sent;		/* events for which there was room */
-	__le64 replied;		/* calls that went on by a REPLY */
+	__le64 replied;		/* calls that went on by a REPLY or POST ... */
+	__le64 continued;	/* ... of these, by one that changed nothing */
 	__le64 timed_out;	/* calls that went on without, after the timeout */
 	__le64 killed;		/* calls that ended waiting, by a fatal signal */
 	__le64 abandoned;	/* calls that went on because the hook or its host went */
@@ -545,6 +546,6 @@ _Static_assert(sizeof(struct hypermem_test) == 32, "ABI");
 _Static_assert(sizeof(struct hypermem_event) == 152, "ABI");
 _Static_assert(sizeof(struct hypermem_reg) == 16, "ABI");
 _Static_assert(sizeof(struct hypermem_verdict) == 64, "ABI");
-_Static_assert(sizeof(struct hypermem_hook_counts) == 80, "ABI");
+_Static_assert(sizeof(struct hypermem_hook_counts) == 88, "ABI");
 
 #endif

@@ -296,7 +296,7 @@ static void fuzz_hook(struct hm_hooks *hooks)
 	struct hm_filter filter = { .flags = HYPER_HOOK_ENTER, .names_size = 2, .names = "x" };
 	const struct hm_verdict verdict = { .flags = HYPER_VERDICT_SKIP };
 	struct hm_event *event = NULL;
-	struct hm_hook_stats stats;
+	struct hm_hook_counts stats;
 	struct hm_hook *hook;
 
 	if (hm_hook_new(hooks, &hook) != 0)

@@ -144,7 +144,8 @@ def test_a_call_that_does_not_return_is_not_skipped(world: World, real: Hook) ->
         event = events.next()
         assert (event["phase"], event["call"]) == ("enter", "exit_group")
         for verbs in "skip", "retval=0", "skip retval=-1", "arg0=3 skip":
-            assert real.errno("reply", f"{event['id']} {verbs}\n") == "EINVAL", verbs
+            for flags in 0, os.O_NONBLOCK:
+                assert real.errno("reply", f"{event['id']} {verbs}\n", flags) == "EINVAL", verbs
         assert real.stats()["replied"] == 0
         real.write("reply", f"{event['id']} arg0=3\n")
         wait_for(lambda: real.stats()["replied"] == 1)

@@ -242,7 +242,7 @@ static void an_event_is_told_once_and_its_reply_is_sent(void **state)
 {
 	const struct hm_verdict skip = { .flags = HYPER_VERDICT_SKIP };
 	struct world *world = *state;
-	struct hm_hook_stats stats;
+	struct hm_hook_counts stats;
 	struct hm_event *event;
 	struct hm_hook *hook = connect_and_attend(world);
 
@@ -267,7 +267,7 @@ static void an_event_is_told_once_and_its_reply_is_sent(void **state)
 static void a_call_that_nobody_reads_of_goes_on_at_once(void **state)
 {
 	struct world *world = *state;
-	struct hm_hook_stats stats;
+	struct hm_hook_counts stats;
 	struct hm_hook *hook = connect_and_set(world, LONG_MS);
 
 	assert_int_equal(hm_hook_stats(hook, &stats), 0);
@@ -280,7 +280,7 @@ static void a_call_that_nobody_reads_of_goes_on_at_once(void **state)
 static void many_calls_go_on_that_nobody_reads_of(void **state)
 {
 	struct world *world = *state;
-	struct hm_hook_stats stats;
+	struct hm_hook_counts stats;
 	struct hm_hook *hook;
 
 	/* None of these is answered: if they took slots, the ninth would wait for one. */
@@ -299,7 +299,7 @@ static void many_calls_go_on_that_nobody_reads_of(void **state)
 static int post(struct hm_hook *hook, uint32_t flags, struct hm_verdict reply)
 {
 	gint before = g_atomic_int_get(&verdicts);
-	struct hm_hook_stats stats;
+	struct hm_hook_counts stats;
 	struct hm_event *event;
 	int rc;
 

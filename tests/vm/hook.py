@@ -36,7 +36,7 @@ TEST = struct.Struct("<BBBBIQQQ")
 EVENT = struct.Struct("<QIIIIIHHQ6QqQ16s32s")
 REG = struct.Struct("<8sQ")
 VERDICT = struct.Struct("<IIq6Q")
-COUNT_NAMES = ("matched sent replied timed_out killed abandoned unattended dropped restarted "
+COUNT_NAMES = ("matched sent replied continued timed_out killed abandoned unattended dropped restarted "
                "missed").split()
 
 
@@ -181,7 +181,7 @@ class Hooks:
 
     def counts(self, number: int) -> dict[str, int]:
         data = self.link.get(COUNTS, addr=number)
-        return dict(zip(COUNT_NAMES, struct.unpack("<10Q", data)))
+        return dict(zip(COUNT_NAMES, struct.unpack("<11Q", data)))
 
     @staticmethod
     def _read(reply: Frame) -> None:

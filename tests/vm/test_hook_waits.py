@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import time
 
@@ -11,8 +12,9 @@ import pytest
 from caller import MINE, Call, Caller, mine
 from conftest import reload
 from device import count_interrupts
-from hook import (ATTENDED, BOTH, ENABLED, ENTER, EQ, IS_RETURN, ON, POST, REPLY, RETURN, RETVAL,
-                  SKIPPED, TOLD, VERDICT, WAIT, WAITS, Hooks, events, fails, number)
+from hook import (ATTENDED, BOTH, COUNT_NAMES, COUNTS, ENABLED, ENTER, EQ, IS_RETURN, ON, POST,
+                  REPLY, RETURN, RETVAL, SKIPPED, TOLD, VERDICT, WAIT, WAITS, Hooks, events, fails,
+                  number)
 from lab import Guest
 from link import CHUNK, Link
 from world import wait_for
@@ -125,9 +127,24 @@ def test_more_replies_can_be_posted_than_requests_be_in_flight(hooks: Hooks, cal
     assert hooks.link.silent(0.2)
 
 
+def test_what_comes_behind_a_reply_is_done_too(hooks: Hooks, call: Call) -> None:
+    """The task that waits may be the one that finds it."""
+    hooks.set(1, "getppid", **MINE)
+    caller, link = call("getppid", 50), hooks.link
+    for n in range(50):
+        event = hooks.next()
+        _, reply = link.frame(POST, addr=event.id, data=VERDICT.pack(*[0] * 9))
+        tag, counts = link.frame(COUNTS, addr=1)
+        link.raw(reply + counts[:n % len(counts)])
+        link.raw(counts[n % len(counts):])
+        assert len(link.wait(tag).data) == 8 * len(COUNT_NAMES)
+    assert caller.end().count(b"result=1\n") == 50
+    assert hooks.counts(1)["continued"] == 50
+
+
 @pytest.mark.needs("pc")
-def test_a_reply_that_comes_at_once_needs_no_interrupt(hooks: Hooks, call: Call,
-                                                       guest: Guest) -> None:
+def test_a_reply_that_comes_at_once_needs_no_interrupt_and_no_sleep(hooks: Hooks, call: Call,
+                                                                    guest: Guest) -> None:
     release = guest.read_file("/proc/sys/kernel/osrelease").decode()
     if tuple(map(int, release.split(".")[:2])) < (5, 14):
         pytest.skip("its virtqueue_disable_cb() still lets one through")
@@ -136,13 +153,16 @@ def test_a_reply_that_comes_at_once_needs_no_interrupt(hooks: Hooks, call: Call,
     caller = call("getppid", 300)
     link = hooks.link
     wait = link.send(WAIT, size=hooks.room)
-    for _ in range(300):
+    for n in range(300):
         event, = events(link.wait(wait).data)
+        if n == 299:
+            status = guest.read_file(f"/proc/{caller.pid}/status").decode()
         _, reply = link.frame(REPLY, addr=event.id, data=VERDICT.pack(*[0] * 9))
         wait, next_wait = link.frame(WAIT, size=hooks.room)
         link.raw(reply + next_wait)  # for which there would be one interrupt
     assert caller.end().count(b"result=1\n") == 300
     assert count_interrupts(guest) - before < 300
+    assert int(re.search(r"(?m)^voluntary_ctxt_switches:\s*(\d+)", status)[1]) < 299
 
 
 def test_calls_go_on_when_the_host_leaves(guest: Guest, call: Call) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from caller import MINE, Call
+from hook import Hooks
 from lab import Guest
 from link import LIST_PROCS, READ, READ_OK, Link, errno_name
 from seen import guest_mem, mem, mem_errno, path
@@ -177,6 +179,19 @@ def test_the_guest_refuses_more_sleepers_than_it_can_have(slow: Slow, link: Link
         assert (reply.op, reply.data) == (READ_OK, b"s" * 4096)
     assert link.proc(slow.pid).pid == slow.pid
     assert link.nothing_else()
+
+
+@pytest.mark.needs("kprobes")
+def test_a_reply_that_is_posted_is_taken_by_a_guest_that_refuses_more(slow: Slow, hooks: Hooks,
+                                                                      call: Call) -> None:
+    hooks.set(1, "getppid", **MINE, timeout_ms=3600000)
+    caller = call("getppid", 1)
+    event = hooks.next()
+    for addr in [slow.page() for _ in range(256)]:
+        hooks.link.send(READ, slow.pid, addr, 4096)
+    assert errno_name(hooks.link.call(LIST_PROCS, size=4096)) == "EBUSY"
+    hooks.post(event, retval=12)
+    assert caller.result() == 12
 
 
 def test_what_a_host_before_waits_for_does_not_reach_the_next_one(guest: Guest,
