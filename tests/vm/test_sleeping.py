@@ -187,7 +187,7 @@ def test_a_reply_that_is_posted_is_taken_by_a_guest_that_refuses_more(slow: Slow
     hooks.set(1, "getppid", **MINE, timeout_ms=3600000)
     caller = call("getppid", 1)
     event = hooks.next()
-    for addr in [slow.page() for _ in range(256)]:
+    for addr in [slow.page() for _ in range(300)]:
         hooks.link.send(READ, slow.pid, addr, 4096)
     assert errno_name(hooks.link.call(LIST_PROCS, size=4096)) == "EBUSY"
     hooks.post(event, retval=12)
