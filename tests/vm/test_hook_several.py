@@ -310,8 +310,8 @@ def test_a_call_is_seen_by_a_hook_or_by_its_next_one(guest: Guest, hooks: Hooks,
         hooks.set(1, "getppid", ENTER | TRACE | ENABLED, **MINE)
         turns += 1
     caller.end()
-    # One that meets both at the same time may be let by.
-    assert 20001 - turns // 10 <= hooks.counts(1)["matched"] <= 20001
+    # One that meets both at the same time may be let by: in few turns, one.
+    assert 20000 - turns // 10 <= hooks.counts(1)["matched"] <= 20001
     assert turns
 
 
