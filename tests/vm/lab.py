@@ -141,7 +141,11 @@ class _Agent:
         self._frame = struct.Struct(machines.current.struct + FRAME)
         self._ids = itertools.count(secrets.randbits(31))
         self._waiting: dict[int, queue.SimpleQueue[tuple[int, bytes]]] = {}
-        self.boot_id = self._hello(timeout, alive)
+        try:
+            self.boot_id = self._hello(timeout, alive)
+        except BaseException:
+            self._sock.close()  # for the next one: QEMU listens to one at a time
+            raise
         self._sock.settimeout(None)
         threading.Thread(target=self._receive, daemon=True, name="lab-agent").start()
 
@@ -253,6 +257,7 @@ class Guest:
         self.hm_socket = directory / "hm.sock"
         self._process = process
         self._own_dir = False
+        self._booted_at = 0  # bytes of the console before the last boot
         self._agent: _Agent | None = None
         self._qmp: _Qmp | None = None
 
@@ -401,15 +406,19 @@ class Guest:
                 raise LabError("the guest has not rebooted")
 
     def _wait_boot(self, said: int, timeout: float) -> None:
-        """Wait for the agent.  A kernel that stands still before the module is loaded, which it may
-        do with two processors in an old QEMU (docs/guests.md), is booted again, with a warning."""
+        """Wait for the agent.  A kernel that stands still before the module is loaded, or meets a
+        breakpoint that is not there, as it may with two processors in an old QEMU (docs/guests.md),
+        is booted again, with a warning."""
         try:
             self.wait_agent(timeout)
         except LabError as error:
-            self._check_alive()
-            if "modules" not in machines.current.features or "hypermem:" in self.console()[said:]:
+            self._check_process()
+            text = self.console()[said:]
+            if "modules" not in machines.current.features or "hypermem:" in text or \
+                    "Kernel panic" in text and "Oops: int3" not in text:
                 raise
             warnings.warn(f"booted again: {error}", stacklevel=2)
+            self._booted_at = len(self.console())
             self.qmp("system_reset")
             self.wait_agent(timeout)
 
@@ -427,7 +436,7 @@ class Guest:
             for _ in range(3):
                 text = self.qmp("human-monitor-command", **{"command-line": "info registers -a"})
                 said += re.findall(r"(?im)^.*(?:CPU#|\b[er]?ip\b|\bpc\b|\bpsw\b|\bnip\b).*$", text)
-            if machines.current.types:
+            if machines.current.types and not self._has_panicked():
                 for key in "lw":  # backtraces of what runs, and of who waits without end
                     self.qmp("chardev-send-break", id="console")
                     self.type(key)
@@ -470,12 +479,18 @@ class Guest:
                     raise
                 time.sleep(0.01)
 
-    def _check_alive(self) -> None:
+    def _check_process(self) -> None:
         if self._process and self._process.poll() is not None:
             said = (self.dir / "qemu.log").read_text(errors="replace")
             raise LabError(f"QEMU has ended with {self._process.returncode}:\n{said}")
-        if "Kernel panic" in (text := self.console()):
-            raise LabError("the guest has panicked:\n" + text[-4000:])
+
+    def _has_panicked(self) -> bool:
+        return "Kernel panic" in self.console()[self._booted_at:]
+
+    def _check_alive(self) -> None:
+        self._check_process()
+        if self._has_panicked():
+            raise LabError("the guest has panicked:\n" + self.console()[-4000:])
 
     # The console.
 
@@ -490,7 +505,10 @@ class Guest:
             sock.connect(str(self.dir / "console.sock"))
             sock.sendall(text.encode())
             # QEMU takes it as fast as the UART does, and forgets what is left when we go.
+            end = time.monotonic() + patience(PROMPTLY)
             while struct.unpack("=i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]:
+                if time.monotonic() > end:
+                    raise LabError("nobody reads the console")
                 time.sleep(0.01)
 
     def wait_console(self, pattern: str, timeout: float = PROMPTLY) -> re.Match[str]:
@@ -504,7 +522,7 @@ class Guest:
 
     def check_console(self) -> None:
         """Raise if the guest's kernel has complained: oops, warning, lockdep report ..."""
-        text = self.console()
+        text = self.console()[self._booted_at:]
         if found := COMPLAINTS.search(text):
             start = text.rfind("\n", 0, max(0, found.start() - 300)) + 1
             raise LabError("the guest's kernel complains:\n" + text[start:start + 6000])
