@@ -256,15 +256,7 @@ bool hm_calls_is_in_flight(struct hm_calls *calls, struct hm_call *call)
 	return in_flight;
 }
 
-void hm_calls_cancel(struct hm_calls *calls, struct hm_call *call)
-{
-	g_mutex_lock(&calls->lock);
-	if (call->state == HM_CALL_FLIGHT)
-		call_land(calls, call);
-	g_mutex_unlock(&calls->lock);
-}
-
-int hm_calls_posted(struct hm_calls *calls, struct hm_call *call)
+int hm_calls_cancel(struct hm_calls *calls, struct hm_call *call)
 {
 	int rc = 0;
 

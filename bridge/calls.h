@@ -110,10 +110,8 @@ void hm_call_deinit(struct hm_call *call);
 /* In the caller's thread.  After success, one of the next ones is due, or the answer. */
 int hm_calls_add(struct hm_calls *calls, struct hm_call *call);
 bool hm_calls_is_in_flight(struct hm_calls *calls, struct hm_call *call);
-/* It was not sent. */
-void hm_calls_cancel(struct hm_calls *calls, struct hm_call *call);
-/* It was sent, and is never answered.  -ENOTCONN: the session was over before. */
-int hm_calls_posted(struct hm_calls *calls, struct hm_call *call);
+/* It was not sent, or is never answered.  -ENOTCONN: the session was over before. */
+int hm_calls_cancel(struct hm_calls *calls, struct hm_call *call);
 /*
  * The answer does not matter any more, or does not come because of rc.  rc, or if it has
  * come at the last moment how it went.

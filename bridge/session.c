@@ -79,7 +79,7 @@ int hm_session_post(struct hm_session *session, struct hm_call *call)
 {
 	int rc = hm_session_send(session, call);
 
-	return rc ? rc : hm_calls_posted(&session->calls, call);
+	return rc ? rc : hm_calls_cancel(&session->calls, call);
 }
 
 static void session_check_owed(struct hm_session *session)

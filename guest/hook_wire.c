@@ -109,7 +109,8 @@ void hypermem_put_counts(struct hypermem_request *request, const struct hook_cou
 {
 #define COUNT(name) .name = cpu_to_le64(atomic64_read(&counts->name))
 	const struct hypermem_hook_counts raw = {
-		COUNT(matched), COUNT(sent), COUNT(replied), COUNT(continued), COUNT(timed_out), COUNT(killed),
+		COUNT(matched), COUNT(sent), COUNT(replied), COUNT(continued), COUNT(timed_out),
+		COUNT(killed),
 		COUNT(abandoned), COUNT(unattended), COUNT(dropped), COUNT(restarted),
 		COUNT(missed),
 	};

@@ -319,7 +319,8 @@ static int post(struct hm_hook *hook, uint32_t flags, struct hm_verdict reply)
 
 static void a_reply_that_is_posted_is_checked_here(void **state)
 {
-	const uint32_t skip = HYPER_VERDICT_SKIP, arg = HYPER_VERDICT_ARG(5);
+	const struct hm_verdict skip = { .flags = HYPER_VERDICT_SKIP };
+	const uint32_t arg = HYPER_VERDICT_ARG(5);
 	struct hm_verdict result = { .flags = HYPER_VERDICT_RETVAL };
 	struct hm_verdict argument = { .flags = arg };
 	struct world *world = *state;
@@ -327,10 +328,10 @@ static void a_reply_that_is_posted_is_checked_here(void **state)
 	gint n;
 
 	assert_int_equal(hm_hook_set_filter(hook, &filter), 0);
-	assert_int_equal(post(hook, 0, (struct hm_verdict){ .flags = skip | arg }), 0);
-	assert_int_equal(post(hook, HYPER_EVENT_RETURN, (struct hm_verdict){ .flags = skip }), -EINVAL);
+	assert_int_equal(post(hook, 0, (struct hm_verdict){ .flags = skip.flags | arg }), 0);
+	assert_int_equal(post(hook, HYPER_EVENT_RETURN, skip), -EINVAL);
 	assert_int_equal(post(hook, HYPER_EVENT_RETURN, result), 0);
-	assert_int_equal(post(hook, HYPER_EVENT_LEAVES, (struct hm_verdict){ .flags = skip }), -EINVAL);
+	assert_int_equal(post(hook, HYPER_EVENT_LEAVES, skip), -EINVAL);
 	assert_int_equal(post(hook, HYPER_EVENT_LEAVES, result), -EINVAL);
 	assert_int_equal(post(hook, HYPER_EVENT_LEAVES, argument), 0);
 	assert_int_equal(post(hook, HYPER_EVENT_FIXED, argument), -EINVAL);

@@ -36,8 +36,8 @@ TEST = struct.Struct("<BBBBIQQQ")
 EVENT = struct.Struct("<QIIIIIHHQ6QqQ16s32s")
 REG = struct.Struct("<8sQ")
 VERDICT = struct.Struct("<IIq6Q")
-COUNT_NAMES = ("matched sent replied continued timed_out killed abandoned unattended dropped restarted "
-               "missed").split()
+COUNT_NAMES = ("matched sent replied continued timed_out killed abandoned unattended dropped "
+               "restarted missed").split()
 
 
 class Test(NamedTuple):
